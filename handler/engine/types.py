@@ -1,0 +1,156 @@
+"""What crosses the engine's border, and what its modules share. No torch here, so that HTTP code imports it freely.
+
+`SamplingParams`, `TokenLogprob` and `TokenEvent` are frozen and cross threads. `Sequence` is mutable and belongs
+to the engine thread alone.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from handler.errors import EngineError
+
+
+class FinishReason(enum.StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How one sequence's tokens are chosen. Values are valid: the schema has refused everything else.
+
+    Attributes:
+        max_tokens: tokens to generate at most.
+        temperature: 0 takes the most likely token.
+        top_p: keep the smallest set of tokens whose probability reaches it; 1 keeps all.
+        top_k: keep that many most likely tokens; 0 keeps all.
+        min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
+        seed: makes the sequence's random numbers repeatable, whatever shares its batch.
+        presence_penalty: subtracted from the logit of each token generated before.
+        frequency_penalty: subtracted once per earlier occurrence in the completion.
+        repetition_penalty: divides positive, multiplies negative logits of tokens in prompt or completion (CTRL).
+        logit_bias: added to the logits of these token ids.
+        stop: strings that end the completion and do not appear in it.
+        stop_token_ids: tokens that end the completion, beside the model's own end tokens.
+        min_tokens: no end token and no stop string before that many tokens.
+        ignore_eos: the model's own end tokens do not end the completion.
+        logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """The chosen token with its natural log probability under the model, before temperature and penalties.
+
+    `top` holds the most likely (token_id, logprob) pairs, likeliest first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step yielded for one sequence. The last event of a sequence, and only that, has a finish_reason.
+
+    Attributes:
+        text: text that is certain now; may be empty while a character or a possible stop string is incomplete.
+        token_ids: tokens generated in this step.
+        logprobs: one entry per token id where asked for.
+        finish_reason: set on the last event.
+        stop_reason: the stop string or the stop token id that ended the sequence, where one did.
+        cached_tokens: prompt tokens that came from the prefix cache.
+        first_scheduled_s: `time.monotonic()` when the sequence first entered a batch.
+        error: the failure behind FinishReason.ERROR.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    cached_tokens: int = 0
+    first_scheduled_s: float | None = None
+    error: EngineError | None = None
+
+
+OnEvent = Callable[[TokenEvent], None]
+
+
+class Sequence:
+    """One completion of one request as the engine sees it. Owned by the engine thread.
+
+    Invariant: `num_computed_tokens` tokens have their keys and values in the blocks of `block_table`, in order.
+    """
+
+    __slots__ = (
+        "block_hashes",
+        "block_table",
+        "cached_tokens",
+        "first_scheduled_s",
+        "id",
+        "num_computed_tokens",
+        "num_prompt_tokens",
+        "params",
+        "rng",
+        "tokens",
+    )
+
+    def __init__(self, sequence_id: int, prompt_tokens: list[int], params: SamplingParams) -> None:
+        self.id = sequence_id
+        self.params = params
+        self.tokens = list(prompt_tokens)
+        self.num_prompt_tokens = len(prompt_tokens)
+        self.num_computed_tokens = 0
+        self.cached_tokens = 0
+        self.block_table: list[int] = []
+        self.block_hashes: list[bytes] = []
+        self.first_scheduled_s: float | None = None
+        self.rng = random.Random(params.seed)  # noqa: S311  (sampling noise, not a secret)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Tokens `[start, start + length)` of a sequence that one step computes."""
+
+    sequence: Sequence
+    start: int
+    length: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the chunk reaches the sequence's last token, so that the next one is sampled from it."""
+        return self.start + self.length == len(self.sequence)
+
+
+Batch = list[Chunk]

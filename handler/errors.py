@@ -1,0 +1,148 @@
+"""Every error that Pilotlight raises on purpose. Knows no HTTP: `app.py` maps the leaves to status codes.
+
+PilotlightError
+├── ConfigurationError          a setting or a command line that cannot work; names its key
+├── SnapshotError               a model that cannot be prepared or loaded
+│   ├── SnapshotNotFoundError
+│   ├── CorruptSnapshotError
+│   └── UnsupportedModelError   an architecture, activation or rope type outside the decoder's list
+├── SpoolError                  a record could not be kept on disk
+├── RequestError                the client's to mend; names the field in `param`
+│   ├── InvalidRequestError
+│   ├── ContextLengthError      prompt and completion do not fit the model
+│   ├── UnknownModelError
+│   ├── AuthenticationError
+│   ├── BodyTooLargeError
+│   └── UnsupportedMediaTypeError
+├── UnavailableError            try again later; may say when in `retry_after_s`
+│   ├── OverloadedError
+│   ├── StartingError
+│   └── StoppingError
+├── DeadlineExceededError       REQUEST_TIMEOUT ran out
+├── ClientDisconnectedError     nobody is left to answer
+└── EngineError                 a step failed, or the engine is gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class PilotlightError(Exception):
+    """Base of all errors raised on purpose. `str(error)` is fit for a user's eyes."""
+
+
+class ConfigurationError(PilotlightError):
+    """A setting that cannot work. `key` is the environment variable or the command line argument at fault."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+
+
+class SnapshotError(PilotlightError):
+    """A model could not be prepared or loaded."""
+
+
+class SnapshotNotFoundError(SnapshotError):
+    """The named model has not been prepared, and cannot be found."""
+
+
+class CorruptSnapshotError(SnapshotError):
+    """A file of a snapshot is missing, truncated or does not match its manifest."""
+
+
+class UnsupportedModelError(SnapshotError):
+    """The model needs something that the decoder does not implement."""
+
+    def __init__(self, what: str, found: object, known: Iterable[str]) -> None:
+        super().__init__(f"unsupported {what} {found!r}; known: {', '.join(sorted(known))}")
+        self.what = what
+
+
+class SpoolError(PilotlightError):
+    """A record could not be written to the spool, or a spool directory cannot be used."""
+
+
+class RequestError(PilotlightError):
+    """A request that the client must change. `param` is the field's path as OpenAI writes it, `code` its slug."""
+
+    code: str | None = None
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequestError(RequestError):
+    """Malformed JSON, a wrong type, a value out of range, an unknown or unsupported field."""
+
+
+class ContextLengthError(RequestError):
+    """The prompt, or prompt plus completion, is longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownModelError(RequestError):
+    """The request names a model that is not served here."""
+
+    code = "model_not_found"
+
+
+class AuthenticationError(RequestError):
+    """No API key, or one that is not known."""
+
+    code = "invalid_api_key"
+
+
+class BodyTooLargeError(RequestError):
+    """The body exceeds MAX_BODY_BYTES."""
+
+    code = "body_too_large"
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body is declared as something other than JSON."""
+
+    code = "unsupported_media_type"
+
+
+class UnavailableError(PilotlightError):
+    """The request is good, the moment is not. `retry_after_s` is None where no estimate exists."""
+
+    code: str | None = None
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(UnavailableError):
+    """All slots and the whole queue are taken."""
+
+    code = "overloaded"
+
+
+class StartingError(UnavailableError):
+    """The engine is not ready, and no more requests may wait for it."""
+
+    code = "starting"
+
+
+class StoppingError(UnavailableError):
+    """The function is draining and takes no new requests."""
+
+    code = "stopping"
+
+
+class DeadlineExceededError(PilotlightError):
+    """The request ran longer than REQUEST_TIMEOUT."""
+
+
+class ClientDisconnectedError(PilotlightError):
+    """The client left before its answer was complete."""
+
+
+class EngineError(PilotlightError):
+    """The engine failed while it worked on the request."""

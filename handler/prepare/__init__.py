@@ -1,0 +1,1 @@
+"""Making snapshots: the only package that may import transformers, gguf and huggingface_hub. Serving never imports it."""
