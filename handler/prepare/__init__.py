@@ -1,1 +1,1 @@
-"""Making snapshots: the only package that may import transformers, gguf and huggingface_hub. Serving never imports it."""
+"""Makes snapshots. Only this package imports transformers and huggingface_hub; serving never imports it."""

@@ -1,0 +1,31 @@
+"""Turns one GGUF file into the files of a snapshot. Knows the order of the work, no format."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from handler.engine.weights.gguf import GgufFile
+from handler.prepare.documents import write_json
+from handler.prepare.gguf_config import config_of, generation_config_of
+from handler.prepare.gguf_tokenizer import write_tokenizer
+from handler.prepare.progress import Progress
+from handler.prepare.safetensors_stream import write_safetensors
+
+
+def write_from_gguf(path: Path, directory: Path, progress: Progress) -> None:
+    """Write every file of a snapshot but its manifest.
+
+    Raises:
+        SnapshotError: the file cannot be read, or asks for something unsupported; see the subclasses.
+    """
+    progress.step(f"reading {path.name}")
+    file = GgufFile(path)
+    write_json(directory / "config.json", config_of(file))
+    write_json(directory / "generation_config.json", generation_config_of(file))
+    progress.step("converting the tokenizer")
+    write_tokenizer(file, directory)
+    specs = file.specs
+    total_bytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs)
+    progress.step("converting the weights", total_bytes)
+    write_safetensors(directory / "model.safetensors", specs, file.tensors(), progress.advance)
