@@ -1,0 +1,165 @@
+"""One row of the request log as it is made, kept on disk and read back. Knows no spool, no SQL, no asyncio.
+
+Text that PostgreSQL cannot hold survives visibly: each lone surrogate (no UTF-8 form) and each NUL (no `text`
+or `jsonb` form) becomes U+FFFD, the replacement character; an integer beyond 64 bits inside `metadata` or
+`prompt` becomes its decimal string. Lone surrogates and big integers are replaced by `encode`, so that the
+spool holds only what can be stored; NULs by `storable_text` and `storable_json`, where rows are made. Any
+thread may call what is here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import re
+import uuid
+from typing import Any
+
+import msgspec
+import uuid6
+
+from handler.errors import SpoolError
+
+REPLACEMENT = "\ufffd"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+class Status(enum.StrEnum):
+    """How a request ended, as the operator counts it."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    TIMEOUT = "timeout"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request, in the columns of table `request_logs`. What did not happen is None, never 0.
+
+    Attributes:
+        id: version 7, made by `new_id`; the primary key that makes writing a record twice harmless.
+        request_id: the `x-request-id` of the response.
+        created_at: when the request arrived, with a time zone.
+        endpoint: the path, such as `/v1/chat/completions`.
+        model_name: as the request named it.
+        api_key_id: the name of the key, never the key.
+        stream: whether the answer was streamed.
+        status: how it ended.
+        http_status: the status line sent, None where none was.
+        finish_reason: of the first choice.
+        error_type: the slug of the error answered.
+        error_message: its text.
+        prompt_tokens: tokens of the prompt.
+        cached_tokens: those of them found in the prefix cache.
+        completion_tokens: tokens generated.
+        total_tokens: prompt and completion together.
+        queue_ms: from admission until the engine first worked on it.
+        ttft_ms: from arrival until the first token was handed to the server.
+        duration_ms: from arrival until the last byte.
+        cold_start: the request waited for the boot of this instance.
+        instance_id: which instance answered.
+        metadata: what the client attached.
+        prompt: messages, text or token ids; kept only with LOG_PROMPTS=1.
+        completion: the generated text; kept only with LOG_PROMPTS=1.
+    """
+
+    id: uuid.UUID
+    request_id: str
+    created_at: dt.datetime
+    endpoint: str
+    status: Status
+    model_name: str | None = None
+    api_key_id: str | None = None
+    stream: bool | None = None
+    http_status: int | None = None
+    finish_reason: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    queue_ms: float | None = None
+    ttft_ms: float | None = None
+    duration_ms: float | None = None
+    cold_start: bool | None = None
+    instance_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    prompt: Any = None
+    completion: str | None = None
+
+
+COLUMNS: tuple[str, ...] = Record.__struct_fields__
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def new_id() -> uuid.UUID:
+    """A UUID version 7 (RFC 9562): later ids sort after earlier ones of the same process."""
+    return uuid6.uuid7()
+
+
+def encode(record: Record) -> bytes:
+    """The record as msgpack, a map by field name, so that versions with more or fewer columns can read it.
+
+    Raises:
+        SpoolError: `metadata` or `prompt` holds something that is not JSON.
+    """
+    try:
+        return _encoder.encode(record)
+    except (UnicodeEncodeError, OverflowError):
+        pass
+    except (TypeError, RecursionError) as error:
+        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
+    try:
+        fields = {name: _encodable(getattr(record, name)) for name in COLUMNS}
+        return _encoder.encode(Record(**fields))
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
+
+
+def decode(payload: bytes) -> Record:
+    """The record that `encode` made.
+
+    Raises:
+        SpoolError: the bytes are not a record.
+    """
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SpoolError(f"not a record: {error}") from error
+
+
+def storable_text(text: str) -> str:
+    """`text` without the one character that PostgreSQL's text cannot hold."""
+    return text.replace("\0", REPLACEMENT) if "\0" in text else text
+
+
+def storable_json(value: object) -> str:
+    """`value` as JSON text that `jsonb` accepts."""
+    text = msgspec.json.encode(value).decode()
+    if "\\u0000" not in text:
+        return text
+    return msgspec.json.encode(_mapped(value, storable_text)).decode()
+
+
+def _encodable(value: object) -> Any:
+    return _mapped(value, lambda text: _SURROGATES.sub(REPLACEMENT, text))
+
+
+def _mapped(value: object, text: Any) -> Any:
+    """`value` with `text` applied to each string in it, keys included; integers beyond 64 bits as strings."""
+    if isinstance(value, Status):
+        return value
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, int) and value not in _INT64:
+        return str(value)
+    if isinstance(value, dict):
+        return {text(key) if isinstance(key, str) else key: _mapped(item, text) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mapped(item, text) for item in value]
+    return value

@@ -1,0 +1,194 @@
+"""One file of the spool: frames of [length u32 | crc32 u32 | payload], owned by one process through `flock`.
+
+Knows no records. A segment belongs to the thread that appends to it or reads it, one at a time. The kernel
+releases the lock when its process dies, however it dies; that is how others learn that a segment is an
+orphan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from handler.errors import SpoolError
+
+_HEADER = struct.Struct("<II")
+_log = logging.getLogger(__name__)
+
+
+class Segment:
+    """An open and locked segment. Frames before `read_offset` have been acknowledged.
+
+    Attributes:
+        path: the file; names sort by age.
+        size_bytes: where the last whole frame ends.
+        read_offset: where the first frame that still counts begins.
+        pending_frames: frames from there on.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self.read_offset = 0
+        self.pending_frames = 0
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(cls, path: Path) -> Segment | None:
+        """A new, empty segment, or None where another process adopted the file before it was locked.
+
+        Raises:
+            SpoolError: the file cannot be created, or the file system knows no locks.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"cannot create {path}: {error}") from error
+        return cls(path, descriptor) if _lock(descriptor, path) else None
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """The segment of a process that is gone, its frames counted; None while somebody owns it.
+
+        What follows the last whole frame is cut off with a warning: the process died while it wrote.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None  # its owner has shipped and deleted it since the directory was listed
+        except OSError as error:
+            raise SpoolError(f"cannot open {path}: {error}") from error
+        if not _lock(descriptor, path):
+            return None
+        segment = cls(path, descriptor)
+        file_bytes = segment.size_bytes = os.fstat(descriptor).st_size
+        end = 0
+        for payload, frame_end in segment._frames():
+            end = frame_end
+            segment.pending_frames += payload is not None
+        segment.size_bytes = end
+        if end < file_bytes:
+            _log.warning("spool segment %s: dropped %d bytes of a torn last frame", path.name, file_bytes - end)
+        return segment
+
+    def append(self, payload: bytes, *, sync: bool) -> None:
+        """Write one frame by one `write`, behind all others.
+
+        Raises:
+            SpoolError: the frame is not there, and nothing of it is.
+        """
+        frame = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        try:
+            write_whole(self._descriptor, frame)
+            if sync:
+                os.fdatasync(self._descriptor)
+        except OSError as error:
+            # A part of a frame would hide all later ones from whoever reads them.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self.size_bytes)
+            raise SpoolError(f"cannot append to {self.path}: {error}") from error
+        self.size_bytes += len(frame)
+        self.pending_frames += 1
+
+    def is_intact(self) -> bool:
+        """Whether the file ends where its last whole frame does, so that another frame may follow."""
+        return os.fstat(self._descriptor).st_size == self.size_bytes
+
+    def read(self, max_frames: int, max_bytes: int) -> tuple[list[bytes], int]:
+        """The payloads of the next frames, and the offset behind them; at least one frame, however large.
+
+        A frame whose checksum is wrong is left out with a warning.
+        """
+        payloads: list[bytes] = []
+        end = start = self.read_offset
+        for payload, frame_end in self._frames():
+            if payloads and (len(payloads) == max_frames or frame_end - start > max_bytes):
+                break
+            if payload is None:
+                _log.warning("spool segment %s: dropped a corrupt frame of %d bytes", self.path.name, frame_end - end)
+            else:
+                payloads.append(payload)
+            end = frame_end
+        return payloads, end
+
+    def acknowledge(self, frames: int, end: int) -> None:
+        """Forget `frames` frames, up to offset `end`. A segment with nothing else left is emptied on disk."""
+        self.read_offset = end
+        self.pending_frames -= frames
+        if end == self.size_bytes:
+            self.pending_frames = 0
+            try:
+                os.ftruncate(self._descriptor, 0)
+            except OSError as error:  # the frames stay on disk: at worst they are shipped once more
+                _log.warning("cannot empty spool segment %s: %s", self.path.name, error)
+                return
+            self.read_offset = self.size_bytes = 0
+
+    def delete(self) -> None:
+        """Remove the file, then give up the lock: in this order nobody adopts what is already stored.
+
+        Raises:
+            SpoolError: the file is still there; the lock is given up all the same.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"cannot delete {self.path}: {error}") from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up the lock; whoever starts next adopts what is left."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _frames(self) -> Iterator[tuple[bytes | None, int]]:
+        """Each whole frame from `read_offset` on as (payload or None if corrupt, offset behind it)."""
+        offset = self.read_offset
+        while offset + _HEADER.size <= self.size_bytes:
+            length, checksum = _HEADER.unpack(os.pread(self._descriptor, _HEADER.size, offset))
+            end = offset + _HEADER.size + length
+            # Zeros are what a file system may leave behind a power cut; they would pass for empty frames.
+            if length == 0 or end > self.size_bytes:
+                return
+            payload = os.pread(self._descriptor, length, offset + _HEADER.size)
+            whole = len(payload) == length and zlib.crc32(payload) == checksum
+            yield (payload if whole else None), end
+            offset = end
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write `data` by one `write`, so that a reader never sees others' bytes in the middle of it.
+
+    Raises:
+        OSError: all or a part of it was not written.
+    """
+    written = os.write(descriptor, data)
+    if written != len(data):
+        raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes were written")
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file; False, and closed, if another process has it or has deleted it meanwhile."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            return False
+        raise SpoolError(f"cannot lock {path}: {error}") from error
+    if os.fstat(descriptor).st_nlink == 0:
+        os.close(descriptor)
+        return False
+    return True

@@ -1,0 +1,238 @@
+"""Where the function hands its records: kept in the spool at once, shipped to PostgreSQL in the background.
+
+Owns the spool and the one task that empties it. Knows no SQL and no HTTP. Everything runs on the event loop;
+looking for orphans and importing the driver happen in a worker thread. The database may be absent at any
+time, at the start too: records wait in the spool while the task tries again, with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from handler.requestlog.failure import describe_failure
+from handler.requestlog.record import Record
+from handler.requestlog.spool import Spool
+
+if TYPE_CHECKING:
+    from handler.requestlog.database import LogDatabase
+
+UrlProvider = Callable[[], Awaitable[str]]
+
+BATCH_RECORDS = 250
+BATCH_BYTES = 1024 * 1024
+LINGER_S = 0.2
+CONNECT_TIMEOUT_S = 10.0
+STATEMENT_TIMEOUT_S = 30.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 15.0
+_TASK_END_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class LogSink:
+    """The request log as the function sees it.
+
+    Attributes:
+        rows_written_total: rows that PostgreSQL took and did not have before.
+        rejected_total: records that PostgreSQL refused and that were set aside.
+        last_error: why records cannot be shipped now, fit for a log; None while they can.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        url: str | UrlProvider | None,
+        *,
+        pool_size: int = 4,
+        batch_records: int = BATCH_RECORDS,
+        batch_bytes: int = BATCH_BYTES,
+        linger_s: float = LINGER_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+    ) -> None:
+        """Prepare; nothing happens before `start`.
+
+        Args:
+            spool: owned by this sink from now on.
+            url: the database; or what yields its URL when awaited, asked again before each attempt to
+                connect; or None, then the spool is all there is and keeps every record.
+            pool_size: connections at most; a backlog is shipped over all of them.
+            batch_records: records in one transaction at most.
+            batch_bytes: of spooled bytes shipped at once, about.
+            linger_s: pause before a lone record is shipped, so that its successors can share the transaction.
+            connect_timeout_s: for an attempt to connect.
+            statement_timeout_s: for each statement.
+            longest_pause_s: between two attempts.
+        """
+        self.rows_written_total = 0
+        self.rejected_total = 0
+        self.last_error: str | None = None
+        self._spool = spool
+        self._url = url
+        self._pool_size = pool_size
+        self._window_records = batch_records * pool_size
+        self._batch_bytes = batch_bytes
+        self._linger_s = linger_s
+        self._connect_timeout_s = connect_timeout_s
+        self._statement_timeout_s = statement_timeout_s
+        self._longest_pause_s = longest_pause_s
+        self._database: LogDatabase | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._attempts = 0
+        self._flushers = 0
+        self._closing = False
+        self._spooled = asyncio.Event()  # there may be something to ship
+        self._hurried = asyncio.Event()  # somebody waits in flush
+        self._adopted = asyncio.Event()  # orphans are counted, so that "everything" has a meaning
+        self._settled = asyncio.Event()  # a batch has left the spool
+
+    @property
+    def spooled_records(self) -> int:
+        """Records that PostgreSQL does not have yet."""
+        return self._spool.pending_records
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last thing heard from the database was good."""
+        return self._database is not None
+
+    async def start(self) -> None:
+        """Begin to ship. Returns at once, whatever the database does."""
+        if self._url is not None:
+            self._task = asyncio.create_task(self._run(self._url), name="request-log")
+
+    def submit(self, record: Record) -> None:
+        """Keep `record`. When this returns, the record survives the end of this process.
+
+        Raises:
+            SpoolError: it could not be kept.
+        """
+        self._spool.append(record)
+        self._spooled.set()
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until everything submitted so far has left the spool: written, or refused and set aside.
+
+        Returns:
+            False if that took longer than `timeout_s`. True at once where there is no database to write to.
+        """
+        if self._task is None:
+            return self._url is None
+        self._flushers += 1
+        self._hurried.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._adopted.wait()
+                target = self._spool.appended_records
+                while self._spool.settled_records < target:
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            return False
+        else:
+            return True
+        finally:
+            self._flushers -= 1
+            if not self._flushers:
+                self._hurried.clear()
+
+    async def close(self, timeout_s: float) -> bool:
+        """Flush for `timeout_s` at most, then stop; what is left waits on disk for the next process.
+
+        Takes at most about two seconds more than `timeout_s`, however the database behaves.
+
+        Returns:
+            What `flush` returned.
+        """
+        flushed = await self.flush(timeout_s)
+        if not flushed:
+            _log.warning("request log closed with %d records left in the spool", self.spooled_records)
+        database, self._database = self._database, None
+        if database is not None and not flushed:
+            database.terminate()  # or the cancellation below would wait for a server that does not answer
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_TASK_END_S)
+        if database is not None:
+            await database.close()
+        self._spool.close()
+        return flushed
+
+    async def _run(self, url: str | UrlProvider) -> None:
+        # A cancellation alone does not end this: the driver may turn it into an error of its own.
+        while not self._closing:
+            known_url = url if isinstance(url, str) else None
+            try:
+                await self._adopt()
+                known_url = url if isinstance(url, str) else await url()
+                self._database = await self._connect(known_url)
+                self.last_error = None
+                await self._ship(self._database)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the records are safe and the next attempt may work
+                self.last_error = describe_failure(error, known_url)
+            if self._database is not None:
+                self._database.terminate()
+                self._database = None
+            if not self._closing:
+                await self._pause()
+
+    async def _adopt(self) -> None:
+        if not self._adopted.is_set():
+            self._spool.take_over(await asyncio.to_thread(self._spool.find_orphans))
+            self._adopted.set()
+
+    async def _connect(self, url: str) -> LogDatabase:
+        # The driver takes 40 ms to import: not before the function listens, and not on the event loop.
+        module = await asyncio.to_thread(importlib.import_module, "handler.requestlog.database")
+        database_class: type[LogDatabase] = module.LogDatabase
+        return await database_class.open(
+            url,
+            pool_size=self._pool_size,
+            connect_timeout_s=self._connect_timeout_s,
+            timeout_s=self._statement_timeout_s,
+        )
+
+    async def _ship(self, database: LogDatabase) -> None:
+        while not self._closing:
+            self._spooled.clear()
+            while (batch := self._spool.read(self._window_records, self._batch_bytes)) is not None:
+                written = await database.write(batch.records)
+                for record, reason in written.refused:
+                    self._spool.reject(record, reason)
+                self._spool.acknowledge(batch)
+                self.rows_written_total += written.new_rows
+                self.rejected_total += len(written.refused)
+                self._attempts = 0
+                self._settled.set()
+            await self._spooled.wait()
+            await self._unless_hurried(self._linger_s)
+
+    async def _pause(self) -> None:
+        """Wait before the next attempt: twice as long each time up to a limit, not in step with others."""
+        limit_s = min(FIRST_PAUSE_S * 2 ** min(self._attempts, 20), self._longest_pause_s)
+        pause_s = random.uniform(limit_s / 2, limit_s)  # noqa: S311 - jitter, no secret
+        self._attempts += 1
+        _log.warning(
+            "request log: %s; %d records spooled, next attempt in %.1f s",
+            self.last_error, self.spooled_records, pause_s,
+        )  # fmt: skip
+        if self._flushers:
+            # They count the seconds, but the loop must not spin.
+            await asyncio.sleep(min(pause_s, FIRST_PAUSE_S))
+        else:
+            await self._unless_hurried(pause_s)
+
+    async def _unless_hurried(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,221 @@
+"""Records on disk that PostgreSQL does not have yet: a directory of segments, oldest first.
+
+Knows no database. All methods belong to one thread, the event loop's, except `find_orphans`, which touches
+nothing but the directory and may run in a worker thread.
+
+What survives: a record whose `append` has returned outlives this process, however it ends, because the kernel
+has its bytes. It outlives a crash of the machine only with `fsync=True`, which costs a disk flush for each
+request. Several processes may share the directory: each segment is locked by its owner, and a process that
+starts adopts those whose owner is gone. Acknowledged frames may still be on disk when a process dies, so that
+they are shipped a second time; the primary key makes that harmless.
+
+Files: `<uuid7>.spool` are segments, one open descriptor each; `rejected.jsonl` holds what PostgreSQL refused,
+one JSON object per line with `error` and `record`, for a human to read; nothing here reads or removes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from handler.errors import SpoolError
+from handler.requestlog.record import Record, decode, encode, new_id
+from handler.requestlog.segment import Segment, write_whole
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+SUFFIX = ".spool"
+REJECTED = "rejected.jsonl"
+
+_log = logging.getLogger(__name__)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them."""
+
+    records: tuple[Record, ...]
+    frames: int
+    segment: Segment
+    end_offset: int
+
+
+class Spool:
+    """This process's view of a spool directory.
+
+    Attributes:
+        appended_records: how many came in so far, by `append` and by `take_over`.
+        settled_records: how many of them left, by `acknowledge`.
+    """
+
+    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, fsync: bool = False) -> None:
+        """Create the directory, readable by its owner only, and the first segment.
+
+        Raises:
+            SpoolError: the directory cannot be made or written.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"cannot create {directory}: {error}") from error
+        self.directory = directory
+        self.appended_records = 0
+        self.settled_records = 0
+        self._segment_bytes = segment_bytes
+        self._fsync = fsync
+        self._sealed: deque[Segment] = deque()
+        self._active_is_usable = True
+        self._active = self._new_segment()
+        self._unacknowledged: Batch | None = None
+
+    @property
+    def pending_records(self) -> int:
+        """Records that are not acknowledged."""
+        return self.appended_records - self.settled_records
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size on disk of all segments of this process."""
+        return sum(segment.size_bytes for segment in (*self._sealed, self._active))
+
+    def append(self, record: Record) -> None:
+        """Keep `record`; when this returns, it survives the end of this process.
+
+        Raises:
+            SpoolError: it could not be kept, and nothing of it was.
+        """
+        payload = encode(record)
+        if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
+            self._roll()
+        try:
+            self._active.append(payload, sync=self._fsync)
+        except SpoolError:
+            self._active_is_usable = self._active.is_intact()
+            raise
+        self.appended_records += 1
+
+    def find_orphans(self) -> list[Segment]:
+        """Lock and count the segments whose process is gone, oldest first. May run in any thread.
+
+        A segment that cannot be read stays where it is, with a warning.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
+        try:
+            paths = sorted(self.directory.glob(f"*{SUFFIX}"))
+        except OSError as error:
+            raise SpoolError(f"cannot list {self.directory}: {error}") from error
+        orphans = []
+        for path in paths:
+            try:
+                segment = Segment.adopt(path)
+            except SpoolError as error:
+                _log.warning("spool segment not adopted: %s", error)
+                continue
+            if segment is not None:
+                orphans.append(segment)
+        return orphans
+
+    def take_over(self, orphans: Sequence[Segment]) -> None:
+        """Make segments found by `find_orphans` part of this spool, in order of age."""
+        if orphans:
+            frames = sum(segment.pending_frames for segment in orphans)
+            self.appended_records += frames
+            self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
+            _log.info("adopted %d spool segments with %d records", len(orphans), frames)
+
+    def read(self, max_records: int, max_bytes: int) -> Batch | None:
+        """The oldest batch, None if there is none; the same one again until it is acknowledged.
+
+        A payload that is not a record is set aside as rejected.
+
+        Raises:
+            SpoolError: a segment cannot be read, or `rejected.jsonl` cannot be written.
+        """
+        if self._unacknowledged is None:
+            self._delete_finished()
+            segment = self._sealed[0] if self._sealed else self._active
+            if segment.read_offset == segment.size_bytes:
+                return None
+            try:
+                payloads, end = segment.read(max_records, max_bytes)
+            except OSError as error:
+                raise SpoolError(f"cannot read {segment.path}: {error}") from error
+            self._unacknowledged = Batch(tuple(self._decoded(payloads)), len(payloads), segment, end)
+        return self._unacknowledged
+
+    def acknowledge(self, batch: Batch) -> None:
+        """Forget the batch that `read` returned last: PostgreSQL has it, or it was rejected.
+
+        Raises:
+            SpoolError: its segment cannot be deleted.
+        """
+        assert batch is self._unacknowledged, "only the batch read last can be acknowledged"
+        self._unacknowledged = None
+        before = batch.segment.pending_frames
+        batch.segment.acknowledge(batch.frames, batch.end_offset)
+        self.settled_records += before - batch.segment.pending_frames
+        self._delete_finished()
+
+    def reject(self, record: Record, reason: str) -> None:
+        """Set aside a record that PostgreSQL refuses for what it holds.
+
+        Raises:
+            SpoolError: `rejected.jsonl` cannot be written.
+        """
+        _log.error("request log record %s rejected: %s", record.id, reason)
+        self._set_aside({"error": reason, "record": record})
+
+    def close(self) -> None:
+        """Give up all segments; those with records left wait for the next process, the others are deleted."""
+        for segment in (*self._sealed, self._active):
+            if segment.read_offset < segment.size_bytes:
+                segment.close()
+                continue
+            try:
+                segment.delete()
+            except SpoolError as error:
+                _log.warning("%s; its records will be shipped once more", error)
+
+    def _new_segment(self) -> Segment:
+        while True:
+            segment = Segment.create(self.directory / f"{new_id().hex}{SUFFIX}")
+            if segment is not None:
+                return segment
+
+    def _roll(self) -> None:
+        segment = self._new_segment()
+        self._sealed.append(self._active)
+        self._active = segment
+        self._active_is_usable = True
+
+    def _delete_finished(self) -> None:
+        while self._sealed and self._sealed[0].read_offset == self._sealed[0].size_bytes:
+            self._sealed.popleft().delete()
+
+    def _decoded(self, payloads: list[bytes]) -> list[Record]:
+        records = []
+        for payload in payloads:
+            try:
+                records.append(decode(payload))
+            except SpoolError as error:
+                _log.error("spooled bytes rejected: %s", error)
+                self._set_aside({"error": str(error), "payload": base64.b64encode(payload).decode()})
+        return records
+
+    def _set_aside(self, line: dict[str, object]) -> None:
+        path = self.directory / REJECTED
+        data = msgspec.json.encode(line) + b"\n"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                write_whole(descriptor, data)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SpoolError(f"cannot write {path}: {error}") from error
