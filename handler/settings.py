@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,10 +14,13 @@ import platformdirs
 from handler.errors import ConfigurationError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["auto", "none", "int8"]
+Quantization = Literal["none", "int8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-T = TypeVar("T")
+# A password may hold any character but is told from a port by the @ behind it.
+_USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
+_QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         model_name: `smollm2-135m` (embedded), a hub id, a directory or a `.gguf` file.
         model_device: auto, cpu, cuda or cuda:N.
         torch_dtype: of activations and unquantised weights; auto is float32 on the CPU, bfloat16 on CUDA.
-        quantization: of the linear layers' weights; auto is int8 on the CPU, none on CUDA.
+        quantization: of the linear layers' weights; int8 runs on the CPU.
         max_batch_size: sequences in one step at most.
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
@@ -55,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str = "smollm2-135m"
     model_device: str = "auto"
     torch_dtype: Dtype = "auto"
-    quantization: Quantization = "auto"
+    quantization: Quantization = "none"
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
@@ -84,16 +88,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: a value has the wrong form or lies outside its range.
         """
         env = {key: value.strip() for key, value in environ.items() if value.strip()}
-        home = Path(env.get("PILOTLIGHT_HOME", platformdirs.user_data_path("pilotlight"))).expanduser().absolute()
-        values: dict[str, object] = {"pilotlight_home": home, "spool_dir": home / "spool"}
+        values: dict[str, object] = {"pilotlight_home": platformdirs.user_data_path("pilotlight")}
         for field, parse in _PARSERS.items():
             key = field.upper()
-            if key in env and field != "pilotlight_home":
+            if key in env:
                 try:
                     values[field] = parse(env[key])
                 except ValueError as error:
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
-        return cls(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+        home = values["pilotlight_home"]
+        assert isinstance(home, Path)
+        return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
 
     def public(self) -> dict[str, object]:
         """Every setting in a form fit for a log or a screen: keys hidden, passwords masked."""
@@ -112,12 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def without_password(url: str) -> str:
     """The URL with its password, if it has one, replaced by stars."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = parts.username or ""
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{user}:***@{host}").geturl()
+    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1:***@", url))
 
 
 def _shown(key: str, value: str) -> str:
@@ -162,7 +162,16 @@ def _choice(literal: object) -> Callable[[str], str]:
 
 
 def _boolean(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if text.lower() not in words:
         raise ValueError("must be 1 or 0, true or false, yes or no, on or off")
     return words[text.lower()]
@@ -187,6 +196,8 @@ def _api_keys(text: str) -> dict[str, str]:
             name, key = f"key-{number}", item
         if not name or not key:
             raise ValueError("must be keys, or name:key pairs, separated by commas")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError("must hold keys of ASCII characters without spaces, which a header can carry")
         if name in keys or key in keys.values():
             raise ValueError("must not hold a name or a key twice")
         keys[name] = key
@@ -194,13 +205,28 @@ def _api_keys(text: str) -> dict[str, str]:
 
 
 def _database_url(text: str) -> str:
-    if text == "none" or urlsplit(text).scheme in {"postgresql", "postgres"}:
-        return text
-    raise ValueError("must be a postgresql:// URL or 'none'")
+    try:
+        is_good = text == "none" or urlsplit(text).scheme in {"postgresql", "postgres"}
+    except ValueError:  # its message may hold the password
+        is_good = False
+    if not is_good:
+        raise ValueError("must be a postgresql:// URL or 'none'")
+    return text
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError("must be a path; its user is unknown") from error
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _list(text)
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError("must be * or origins like https://app.example.com, without a path")
+    return origins
 
 
 _PARSERS: dict[str, Callable[[str], object]] = {
@@ -208,7 +234,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "port": _integer(0, 65535),
     "model_name": str,
     "model_device": _device,
-    "torch_dtype": cast("Callable[[str], object]", _choice(Dtype)),
+    "torch_dtype": _choice(Dtype),
     "quantization": _choice(Quantization),
     "max_batch_size": _integer(1, 4096),
     "max_model_len": _integer(16, 1 << 24),
@@ -225,7 +251,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "log_prompts": _boolean,
     "api_keys": _api_keys,
     "max_body_bytes": _integer(1024, 1 << 32),
-    "cors_origins": _list,
+    "cors_origins": _origins,
     "log_level": _choice(LogLevel),
     "enable_metrics": _boolean,
     "pilotlight_home": _path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
@@ -129,7 +130,9 @@ class Sequence:
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
         self.first_scheduled_s: float | None = None
-        self.rng = random.Random(params.seed)  # noqa: S311  (sampling noise, not a secret)
+        # Python seeds with the absolute value: -1 would repeat 1.
+        seed = None if params.seed is None else params.seed % 2**64
+        self.rng = random.Random(seed)  # noqa: S311  (sampling noise, not a secret)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -154,3 +157,40 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 Batch = list[Chunk]
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine needs of the settings, under the same names."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: Literal["none", "int8"] = "none"
+    max_batch_size: int = 16
+    max_model_len: int | None = None
+    prefill_chunk_tokens: int = 256
+    kv_cache_fraction: float = 0.25
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the engine after a step. The counters only grow."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks_total: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    num_preemptions: int = 0
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is loaded, where and how. Sizes in tokens."""
+
+    name: str
+    architecture: str
+    device: str
+    dtype: str
+    quantization: str
+    vocab_size: int
+    max_model_len: int
+    kv_cache_tokens: int

@@ -1,0 +1,111 @@
+"""Renders chat messages into a prompt with the model's own template, in jinja2's sandbox.
+
+The environment is the one that transformers gives templates (`transformers.utils.chat_template_utils`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+import msgspec
+
+from handler.errors import CorruptSnapshotError, InvalidRequestError
+
+
+class GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` marks assistant text for training; when serving it is just its body."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as a plain class attribute)
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        """Consume the tags, return the statements between them in a scope of their own."""
+        line = next(parser.stream).lineno
+        return [jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)]
+
+
+class ChatTemplate:
+    """One compiled template with the special tokens it may name. Safe to use from several threads."""
+
+    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, GenerationTag]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise CorruptSnapshotError(f"chat template: {error}") from error
+        self._special_tokens = special_tokens
+
+    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = True) -> str:
+        """The prompt for `messages`.
+
+        Raises:
+            InvalidRequestError: the template refuses these messages, or cannot digest them.
+        """
+        try:
+            return self._template.render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
+        except Exception as error:  # a template is a program: whatever it raises, these messages made it
+            raise InvalidRequestError(
+                f"The model's chat template refuses these messages: {error}", "messages"
+            ) from error
+
+
+def read_chat_template(directory: Path) -> ChatTemplate | None:
+    """The snapshot's template, None if the model has none."""
+    path = directory / "chat_template.jinja"
+    if not path.is_file():
+        return None
+    return ChatTemplate(path.read_text(encoding="utf-8"), _special_tokens(directory))
+
+
+def _special_tokens(directory: Path) -> dict[str, str]:
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise CorruptSnapshotError(f"{path}: {error}") from error
+    tokens = {}
+    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = raw.get(key)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if value is not None:
+            tokens[key] = str(value)
+    return tokens
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return dt.datetime.now().astimezone().strftime(form)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -1,0 +1,174 @@
+"""What the decoder needs to know of a model, read from the config.json of a snapshot. Pure: no torch.
+
+Accepts the form of transformers 5 (`rope_parameters`, `dtype`) and the older one (`rope_theta`, `rope_scaling`).
+Defaults are those of transformers' configuration class of the same architecture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from handler.errors import CorruptSnapshotError, UnsupportedModelError
+
+RopeType = Literal["default", "linear", "llama3", "yarn"]
+
+
+class Family(msgspec.Struct, frozen=True):
+    """What sets one architecture apart from Llama."""
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    default_head_dim: int | None = None
+    default_kv_heads: int | None = None
+    default_sliding_window: int | None = None
+    optional_sliding_window: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    "LlamaForCausalLM": Family(),
+    "MistralForCausalLM": Family(default_kv_heads=8, default_sliding_window=4096),
+    "Qwen2ForCausalLM": Family(
+        qkv_bias=True, default_kv_heads=32, default_sliding_window=4096, optional_sliding_window=True
+    ),
+    "Qwen3ForCausalLM": Family(
+        qk_norm=True,
+        default_head_dim=128,
+        default_kv_heads=32,
+        default_sliding_window=4096,
+        optional_sliding_window=True,
+    ),
+}
+ROPE_TYPES: tuple[RopeType, ...] = ("default", "linear", "llama3", "yarn")
+
+
+class RopeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Rotary position embedding. Fields beyond theta belong to the scaled types and bear transformers' names."""
+
+    theta: float
+    rope_type: RopeType = "default"
+    factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of a decoder. Sizes are counts of elements; `sliding_windows` has one entry per layer."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope: RopeConfig
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    sliding_windows: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence the position embedding was made for."""
+        stretched = int(self.rope.factor * self.rope.original_max_position_embeddings)
+        return max(self.max_position_embeddings, stretched)
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """The decoder's shape from `directory/config.json`.
+
+    Raises:
+        CorruptSnapshotError: the file is missing, no JSON, lacks a field or has one of the wrong type.
+        UnsupportedModelError: an architecture, activation or rope type outside the known ones.
+    """
+    path = directory / "config.json"
+    try:
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return parse_config(raw)
+    except (OSError, msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise CorruptSnapshotError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise CorruptSnapshotError(f"{path}: field {error} is missing") from error
+
+
+def parse_config(raw: dict[str, Any]) -> ModelConfig:
+    """Like `read_config`, from the decoded JSON object. A missing field is a KeyError."""
+    architecture = (raw.get("architectures") or ["none"])[0]
+    family = FAMILIES.get(architecture)
+    if family is None:
+        raise UnsupportedModelError("architecture", architecture, FAMILIES)
+    activation = raw.get("hidden_act", "silu")
+    if activation != "silu":
+        raise UnsupportedModelError("activation", activation, ["silu"])
+    num_heads = int(raw["num_attention_heads"])
+    attention_bias = bool(raw.get("attention_bias", False))
+    return ModelConfig(
+        architecture=architecture,
+        vocab_size=int(raw["vocab_size"]),
+        hidden_size=int(raw["hidden_size"]),
+        intermediate_size=int(raw["intermediate_size"]),
+        num_layers=int(raw["num_hidden_layers"]),
+        num_heads=num_heads,
+        num_kv_heads=int(raw.get("num_key_value_heads", family.default_kv_heads) or num_heads),
+        head_dim=int(raw.get("head_dim") or family.default_head_dim or raw["hidden_size"] // num_heads),
+        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        rope=_rope_config(raw),
+        max_position_embeddings=int(raw["max_position_embeddings"]),
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        qkv_bias=family.qkv_bias or attention_bias,
+        output_bias=attention_bias,
+        mlp_bias=bool(raw.get("mlp_bias", False)),
+        qk_norm=family.qk_norm,
+        sliding_windows=_sliding_windows(raw, family),
+        dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "bfloat16"),
+    )
+
+
+def _rope_config(raw: dict[str, Any]) -> RopeConfig:
+    parameters = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
+    rope_type = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
+    if rope_type not in ROPE_TYPES:
+        raise UnsupportedModelError("rope type", rope_type, ROPE_TYPES)
+    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedModelError("partial_rotary_factor", parameters["partial_rotary_factor"], ["1.0"])
+    theta = float(parameters.get("rope_theta") or raw.get("rope_theta") or 10000.0)
+    if rope_type == "default":
+        return RopeConfig(theta=theta)
+    original = parameters.get("original_max_position_embeddings") or raw["max_position_embeddings"]
+    values = {key: parameters[key] for key in RopeConfig.__struct_fields__ if parameters.get(key) is not None}
+    if values.get("factor") is None:
+        values["factor"] = raw["max_position_embeddings"] / original
+    return msgspec.convert(
+        values | {"theta": theta, "rope_type": rope_type, "original_max_position_embeddings": original},
+        RopeConfig,
+    )
+
+
+def _sliding_windows(raw: dict[str, Any], family: Family) -> tuple[int | None, ...]:
+    """Window of each layer, None for full attention. Qwen has it off, and for upper layers only, by default."""
+    num_layers = int(raw["num_hidden_layers"])
+    window = raw.get("sliding_window", family.default_sliding_window)
+    if family.optional_sliding_window:
+        first = int(raw.get("max_window_layers", 28))
+        window = window if raw.get("use_sliding_window", False) else None
+        kinds = raw.get("layer_types") or [
+            "sliding_attention" if index >= first else "full_attention" for index in range(num_layers)
+        ]
+        return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return (window if family.default_sliding_window else None,) * num_layers

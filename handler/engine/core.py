@@ -1,0 +1,216 @@
+"""One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread.
+
+Importing this module imports torch; nothing that must be quick at start-up may import it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from handler.boot import BootTimeline
+from handler.engine.attention import TILE, PagedAttention
+from handler.engine.blocks import BlockPool
+from handler.engine.chat_template import read_chat_template
+from handler.engine.config import ModelConfig, read_config
+from handler.engine.generation_config import read_generation_defaults
+from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
+from handler.engine.loaded import LoadedModel
+from handler.engine.loader import Precision, load_decoder
+from handler.engine.output import SequenceOutput
+from handler.engine.runner import Runner
+from handler.engine.sampler import Sampler
+from handler.engine.scheduler import Scheduler
+from handler.engine.snapshot import Snapshot
+from handler.engine.tokenizer import Tokenizer
+from handler.engine.types import EngineOptions, EngineStats, ModelInfo, SamplingParams, Sequence, TokenEvent
+from handler.engine.weights.safetensors import iter_tensors
+from handler.errors import ConfigurationError, EngineError
+
+BLOCK_TOKENS = 32
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class EngineCore:
+    """Everything that a step needs. Owned by one thread; no other may call it."""
+
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        scheduler: Scheduler,
+        pool: BlockPool,
+        model: LoadedModel,
+    ) -> None:
+        self.model = model
+        self._runner = runner
+        self._scheduler = scheduler
+        self._pool = pool
+        self._end_token_ids = frozenset(model.defaults.end_token_ids)
+        self._sequences: dict[int, tuple[Sequence, SequenceOutput]] = {}
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        return self._scheduler.has_work
+
+    def add(self, sequence_id: int, prompt_tokens: list[int], params: SamplingParams) -> None:
+        """Queue a sequence under an id of the caller's choice.
+
+        Raises:
+            EngineError: it has no tokens, or could outgrow the model's context and with it the cache.
+        """
+        if not prompt_tokens or len(prompt_tokens) + params.max_tokens > self.model.info.max_model_len:
+            raise EngineError(
+                f"a prompt of {len(prompt_tokens)} tokens and {params.max_tokens} more do not fit "
+                f"a context of {self.model.info.max_model_len}"
+            )
+        sequence = Sequence(sequence_id, prompt_tokens, params)
+        output = SequenceOutput(sequence, self.model.tokenizer, self._end_token_ids)
+        self._sequences[sequence_id] = (sequence, output)
+        self._scheduler.add(sequence)
+
+    def cancel(self, sequence_id: int) -> None:
+        """Drop a sequence and free its blocks; one that ended already is no error."""
+        entry = self._sequences.pop(sequence_id, None)
+        if entry is not None:
+            self._scheduler.remove(entry[0])
+
+    def cancel_all(self) -> list[int]:
+        """Drop every sequence and return their ids."""
+        ids = list(self._sequences)
+        for sequence_id in ids:
+            self.cancel(sequence_id)
+        return ids
+
+    def step(self) -> list[tuple[int, TokenEvent]]:
+        """Compute one batch; (sequence id, event) for each sequence that got a token."""
+        batch = self._scheduler.schedule()
+        now_s = time.monotonic()
+        for chunk in batch:
+            if chunk.sequence.first_scheduled_s is None:
+                chunk.sequence.first_scheduled_s = now_s
+        sampled = self._runner.step(batch)
+        for chunk in batch:
+            self._scheduler.advance(chunk)
+        events = []
+        for sequence, token in sampled:
+            event = self._sequences[sequence.id][1].accept(token)
+            if event.finish_reason is not None:
+                self.cancel(sequence.id)
+            events.append((sequence.id, event))
+        return events
+
+    def stats(self) -> EngineStats:
+        """Counts for metrics and admission."""
+        scheduler, pool = self._scheduler, self._pool
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            kv_blocks_used=pool.num_used,
+            kv_blocks_total=pool.num_blocks - 1,
+            prefix_query_tokens=scheduler.prefix_query_tokens,
+            prefix_hit_tokens=scheduler.prefix_hit_tokens,
+            num_preemptions=scheduler.num_preemptions,
+        )
+
+
+def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline) -> EngineCore:
+    """Load the model and allocate everything for serving it.
+
+    Raises:
+        ConfigurationError: a setting asks for what this machine or this model does not have.
+        SnapshotError: the snapshot is damaged or not supported.
+    """
+    config = read_config(snapshot.directory)
+    precision = _precision(config, options)
+    max_model_len = _max_model_len(config, options)
+    with timeline.phase("tokenizer"):
+        tokenizer = Tokenizer(snapshot.directory)
+        chat_template = read_chat_template(snapshot.directory)
+        defaults = read_generation_defaults(snapshot.directory)
+    with timeline.phase("weights"), torch.inference_mode():
+        decoder = load_decoder(config, iter_tensors(snapshot.directory), precision, max_model_len)
+    with timeline.phase("kv_cache"):
+        num_blocks = plan_blocks(
+            config,
+            max_model_len=max_model_len,
+            max_batch_size=options.max_batch_size,
+            block_size=BLOCK_TOKENS,
+            free_bytes=free_memory_bytes(precision.device),
+            fraction=options.kv_cache_fraction,
+            dtype=precision.dtype,
+        )
+        with torch.inference_mode():
+            cache = KvCache(config, num_blocks, BLOCK_TOKENS, precision.device, precision.dtype)
+    attention = PagedAttention(config.sliding_windows, BLOCK_TOKENS, precision.device, precision.dtype)
+    sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
+    pool = BlockPool(num_blocks)
+    scheduler = Scheduler(
+        pool,
+        block_size=BLOCK_TOKENS,
+        tile=TILE,
+        max_batch_size=options.max_batch_size,
+        prefill_chunk_tokens=options.prefill_chunk_tokens,
+    )
+    core = EngineCore(
+        runner=Runner(decoder, cache, attention, sampler, precision.device),
+        scheduler=scheduler,
+        pool=pool,
+        model=LoadedModel(
+            info=ModelInfo(
+                name=snapshot.name,
+                architecture=config.architecture,
+                device=str(precision.device),
+                dtype=str(precision.dtype).removeprefix("torch."),
+                quantization=precision.quantization,
+                vocab_size=config.vocab_size,
+                max_model_len=max_model_len,
+                kv_cache_tokens=(num_blocks - 1) * BLOCK_TOKENS,
+            ),
+            tokenizer=tokenizer,
+            chat_template=chat_template,
+            defaults=defaults,
+        ),
+    )
+    with timeline.phase("warm_up"):
+        core.add(-1, [0, 0], SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True))
+        while core.has_work:
+            core.step()
+        scheduler.prefix_query_tokens = 0  # nobody's query
+    return core
+
+
+def _precision(config: ModelConfig, options: EngineOptions) -> Precision:
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but torch finds no CUDA device")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError("MODEL_DEVICE", f"torch knows no device {name}") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigurationError("MODEL_DEVICE", f"{name} is neither cpu nor cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but there are {torch.cuda.device_count()} devices")
+    dtype_name = options.dtype
+    if dtype_name == "auto":
+        dtype_name = "float32" if device.type == "cpu" else "bfloat16"
+    if dtype_name not in _DTYPES:
+        raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
+    if options.quantization == "int8" and device.type != "cpu":
+        raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
+    return Precision(device, _DTYPES[dtype_name], options.quantization)
+
+
+def _max_model_len(config: ModelConfig, options: EngineOptions) -> int:
+    wanted = options.max_model_len
+    if wanted is None:
+        return config.context_tokens
+    if wanted > config.context_tokens:
+        raise ConfigurationError("MAX_MODEL_LEN", f"{wanted} is beyond the model's {config.context_tokens} tokens")
+    return wanted

@@ -1,0 +1,131 @@
+"""Chooses the next token of each row from its logits. Stateless between steps but for the penalties' token counts.
+
+A row's choice depends on its own logits, parameters and random number alone: sampling inverts the cumulative
+distribution at one uniform number that the sequence's own generator draws, so neither batch nor device matters.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+from torch import Tensor
+
+from handler.engine.types import SamplingParams, Sequence, TokenLogprob
+
+CANDIDATES = 256
+"""A top-p cut is looked for among that many likeliest tokens first; a flatter row is sorted whole."""
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class SampledToken(msgspec.Struct, frozen=True):
+    """The outcome of one row."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+
+
+class Sampler:
+    """Samples for all rows of a step. `end_token_ids` are the model's own end-of-sequence tokens."""
+
+    def __init__(self, vocab_size: int, end_token_ids: tuple[int, ...], device: torch.device) -> None:
+        self._vocab_size = vocab_size
+        self._end_token_ids = end_token_ids
+        self._device = device
+
+    def sample(self, logits: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
+        """One token for each row of `logits` (R, vocab_size) float32, which this may overwrite."""
+        raw = logits.clone() if any(s.params.logprobs is not None for s in sequences) else logits
+        for row, sequence in enumerate(sequences):
+            self._adjust(logits[row], sequence)
+        tokens = self._choose(logits, sequences)
+        logprobs = self._logprobs(raw, sequences, tokens)
+        return [SampledToken(token, logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+
+    def _adjust(self, row: Tensor, sequence: Sequence) -> None:
+        """Apply penalties, biases and bans to one row of logits (vocab_size,), in OpenAI's and vLLM's order."""
+        params = sequence.params
+        if params.repetition_penalty != 1.0:
+            seen = self._indices(list(set(sequence.tokens)))
+            values = row[seen]
+            row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+        if params.presence_penalty or params.frequency_penalty:
+            output = self._indices(sequence.tokens[sequence.num_prompt_tokens :])
+            counts = torch.bincount(output, minlength=self._vocab_size)
+            row -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
+        if params.logit_bias:
+            row[self._indices(list(params.logit_bias))] += torch.tensor(
+                list(params.logit_bias.values()), device=self._device
+            )
+        if sequence.num_output_tokens < params.min_tokens:
+            row[self._indices([*self._end_token_ids, *params.stop_token_ids])] = float("-inf")
+
+    def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
+        tokens = logits.argmax(dim=-1)
+        plain = [row for row, s in enumerate(sequences) if s.params.temperature > 0 and not _cuts(s.params)]
+        cut = [row for row, s in enumerate(sequences) if s.params.temperature > 0 and _cuts(s.params)]
+        if plain:
+            probabilities = self._probabilities(logits, sequences, plain)
+            tokens[plain] = self._invert(probabilities, [sequences[row] for row in plain])
+        for row in cut:
+            tokens[row] = self._sample_cut(self._probabilities(logits, sequences, [row])[0], sequences[row])
+        return tokens.tolist()
+
+    def _probabilities(self, logits: Tensor, sequences: list[Sequence], rows: list[int]) -> Tensor:
+        """Weights (len(rows), vocab_size): probabilities at each row's temperature, zero below its min_p."""
+        params = [sequences[row].params for row in rows]
+        # Below the smallest float32 nothing changes any more: all weight is on the likeliest token already.
+        temperatures = torch.tensor([[max(p.temperature, _TINY)] for p in params], device=self._device)
+        chosen = logits[rows]
+        # Shifted first: a tiny temperature must not turn large logits into infinities.
+        probabilities = ((chosen - chosen.amax(dim=-1, keepdim=True)) / temperatures).softmax(dim=-1)
+        if any(p.min_p > 0 for p in params):
+            floor = torch.tensor([[p.min_p] for p in params], device=self._device)
+            kept = probabilities >= floor * probabilities.amax(dim=-1, keepdim=True)
+            # Not normalised here: the rounding would depend on whether another row has a min_p.
+            probabilities = torch.where(kept, probabilities, 0.0)
+        return probabilities
+
+    def _sample_cut(self, probabilities: Tensor, sequence: Sequence) -> Tensor:
+        """A token of one row (vocab_size,) after top_k and top_p, as a tensor ()."""
+        params = sequence.params
+        if params.min_p > 0:
+            probabilities = probabilities / probabilities.sum()
+        if params.top_k:
+            likely, indices = probabilities.topk(min(params.top_k, self._vocab_size))
+            likely = likely / likely.sum()
+        else:
+            likely, indices = probabilities.topk(min(CANDIDATES, self._vocab_size))
+            if float(likely.sum()) < params.top_p:
+                likely, indices = probabilities.sort(descending=True, stable=True)
+        if params.top_p < 1.0:
+            before = likely.cumsum(dim=0) - likely
+            likely = torch.where(before < params.top_p, likely, 0.0)
+        choice = self._invert(likely.unsqueeze(0), [sequence])
+        return indices[choice[0]]
+
+    def _invert(self, weights: Tensor, sequences: list[Sequence]) -> Tensor:
+        """Indices (R,) where each row's cumulative `weights` (R, C) pass the sequence's next uniform number."""
+        uniforms = torch.tensor([[s.rng.random()] for s in sequences], dtype=torch.float64, device=self._device)
+        cumulative = weights.double().cumsum(dim=-1)
+        # (0, total]: a weight of zero is never chosen, not even the first.
+        thresholds = (1.0 - uniforms) * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, thresholds).squeeze(1).clamp_(max=weights.shape[-1] - 1)
+
+    def _logprobs(self, logits: Tensor, sequences: list[Sequence], tokens: list[int]) -> list[TokenLogprob | None]:
+        """Log probabilities of the unadjusted model, for the sequences that ask for them."""
+        result: list[TokenLogprob | None] = [None] * len(sequences)
+        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            if sequence.params.logprobs is not None:
+                logprobs = logits[row].log_softmax(dim=-1)
+                values, indices = logprobs.topk(min(sequence.params.logprobs, len(logprobs)))
+                top = tuple(zip(indices.tolist(), values.tolist(), strict=True))
+                result[row] = TokenLogprob(token, float(logprobs[token]), top)
+        return result
+
+    def _indices(self, tokens: list[int]) -> Tensor:
+        return torch.tensor(tokens, dtype=torch.int64, device=self._device)
+
+
+def _cuts(params: SamplingParams) -> bool:
+    return params.top_k > 0 or params.top_p < 1.0

@@ -1,0 +1,157 @@
+"""Decides what the next step computes: admits, chunks prompts, preempts. Pure Python; knows no tensors.
+
+Policy: every decoding sequence advances in every step; prompts are computed beside them in chunks, first come first
+served, at most `prefill_chunk_tokens` a step; when blocks run out the youngest sequence gives its blocks back and is
+computed again later, so the oldest always finishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from handler.engine.blocks import BlockPool, hash_block
+from handler.engine.types import Batch, Chunk, Sequence
+
+
+class Scheduler:
+    """Waiting and running sequences. Running ones are kept in order of arrival.
+
+    Chunk borders and prefix hits lie on multiples of `tile` tokens, so that a prompt is computed in the same tiles
+    whatever runs beside it and however much of it was cached.
+    """
+
+    def __init__(
+        self, pool: BlockPool, *, block_size: int, tile: int, max_batch_size: int, prefill_chunk_tokens: int
+    ) -> None:
+        assert tile % block_size == 0
+        self._pool = pool
+        self._block_size = block_size
+        self._tile = tile
+        self._max_batch_size = max_batch_size
+        self._chunk_tokens = max(tile, prefill_chunk_tokens)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.prefix_query_tokens = 0
+        self.prefix_hit_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence that ended or was cancelled, wherever it is, and free its blocks."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def schedule(self) -> Batch:
+        """The chunks of the next step. Every chunk's tokens have a place in its sequence's blocks."""
+        batch: Batch = []
+        budget = self._chunk_tokens
+        index = 0
+        while index < len(self.running):  # preemption shortens the list from its end
+            sequence = self.running[index]
+            length, budget = self._chunk_length(sequence, budget)
+            if length and self._reserve(sequence, length):
+                batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
+            index += 1
+        while self.waiting and budget and len(self.running) < self._max_batch_size:
+            sequence = self.waiting[0]
+            if not self._admit(sequence):
+                break
+            self.running.append(self.waiting.popleft())
+            length, budget = self._chunk_length(sequence, budget)
+            if length:
+                batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
+        return batch
+
+    def advance(self, chunk: Chunk) -> None:
+        """Note that a chunk's keys and values are in the cache now, and publish the blocks it filled."""
+        sequence = chunk.sequence
+        sequence.num_computed_tokens = chunk.start + chunk.length
+        self._extend_hashes(sequence, sequence.num_computed_tokens // self._block_size)
+        for index in range(chunk.start // self._block_size, sequence.num_computed_tokens // self._block_size):
+            self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
+
+    def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
+        """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""
+        start = sequence.num_computed_tokens
+        remaining = len(sequence) - start
+        if remaining == 1:
+            return 1, budget
+        if remaining > budget:
+            end = (start + budget) // self._tile * self._tile
+            return max(0, end - start), 0
+        return remaining, budget - remaining
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence its cached prefix and blocks for all its tokens, or leave it as it was."""
+        hits = self._find_prefix(sequence)
+        needed = -(-len(sequence) // self._block_size) - len(hits)
+        taken_from_cache = sum(1 for block in hits if not self._pool.is_used(block))
+        if needed + taken_from_cache > self._pool.num_available:
+            return False
+        for block in hits:
+            self._pool.share(block)
+        fresh = [self._pool.allocate() for _ in range(needed)]
+        sequence.block_table = hits + [block for block in fresh if block is not None]
+        sequence.num_computed_tokens = len(hits) * self._block_size
+        if sequence.first_scheduled_s is None:  # what it finds of its own after a preemption is no hit
+            sequence.cached_tokens = sequence.num_computed_tokens
+            self.prefix_query_tokens += len(sequence)
+            self.prefix_hit_tokens += sequence.num_computed_tokens
+        return True
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks of the longest cached prefix in whole tiles, leaving at least one token to compute."""
+        tile_blocks = self._tile // self._block_size
+        most = (len(sequence) - 1) // self._tile * tile_blocks
+        self._extend_hashes(sequence, most)
+        hits: list[int] = []
+        for block_hash in sequence.block_hashes[:most]:
+            block = self._pool.lookup(block_hash)
+            if block is None:
+                break
+            hits.append(block)
+        return hits[: len(hits) // tile_blocks * tile_blocks]
+
+    def _extend_hashes(self, sequence: Sequence, count: int) -> None:
+        """Hash the sequence's first `count` blocks, as far as that has not been done."""
+        hashes, size = sequence.block_hashes, self._block_size
+        for index in range(len(hashes), count):
+            previous = hashes[-1] if hashes else b""
+            hashes.append(hash_block(previous, sequence.tokens[index * size : (index + 1) * size]))
+
+    def _reserve(self, sequence: Sequence, length: int) -> bool:
+        """Make room for `length` more tokens, preempting younger sequences; False if it had to preempt itself."""
+        needed = -(-(sequence.num_computed_tokens + length) // self._block_size)
+        while len(sequence.block_table) < needed:
+            block = self._pool.allocate()
+            if block is not None:
+                sequence.block_table.append(block)
+                continue
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's blocks; it goes to the head of the queue and keeps its tokens."""
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+        self.num_preemptions += 1
+
+    def _release(self, sequence: Sequence) -> None:
+        self._pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed_tokens = 0

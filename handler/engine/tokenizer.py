@@ -1,0 +1,163 @@
+"""Text to tokens and back: encode, decode as tokens arrive, and stop strings. Knows no model and no chat.
+
+`Tokenizer` is used from the thread pool and the engine thread alike (its calls share nothing mutable);
+`TextStream` and `StopMatcher` belong to one sequence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import tokenizers
+import tokenizers.decoders
+
+from handler.errors import CorruptSnapshotError
+
+_REPLACEMENT = "\ufffd"
+_CONTEXT_TOKENS = 5
+_MAX_PENDING_TOKENS = 8  # a character has at most four bytes, so more undecodable tokens are no character
+_MAX_OPEN_TOKENS = 3  # that many of the last ones may be the beginning of one nevertheless
+_SENTENCEPIECE_SPACE = "\u2581"
+_BYTE_PIECE = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte, reversed (`bytes_to_unicode` of openai/gpt-2)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    stand_ins = itertools.count(256)
+    return {chr(byte if byte in printable else next(stand_ins)): byte for byte in range(256)}
+
+
+_BYTE_OF_CHARACTER = _byte_of_character()
+
+
+class Tokenizer:
+    """The snapshot's tokenizer.json."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tokenizer.json"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise CorruptSnapshotError(f"{path}: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._added_tokens = frozenset(self._tokenizer.get_added_tokens_decoder())
+        self._is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that have a text, added ones included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of `text`; special tokens that stand in the text count as such either way."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of `token_ids`; bytes that form no character become U+FFFD."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token stands for, even where they are part of a character only."""
+        piece = self._tokenizer.id_to_token(token_id)
+        if piece is None:
+            return b""  # the model's vocabulary may be padded beyond the tokenizer's
+        if token_id in self._added_tokens:
+            return piece.encode()
+        if self._is_byte_level and all(character in _BYTE_OF_CHARACTER for character in piece):
+            return bytes(_BYTE_OF_CHARACTER[character] for character in piece)
+        byte = _BYTE_PIECE.fullmatch(piece)
+        if byte is not None:
+            return bytes([int(byte[1], 16)])
+        return piece.replace(_SENTENCEPIECE_SPACE, " ").encode()
+
+
+class TextStream:
+    """Turns a sequence's tokens into text as they come, never splitting a character.
+
+    A token's text may depend on those before it, so the last emitted tokens are decoded again beside the new ones
+    and only what they add is new (the two-offset method of text-generation-inference).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = prompt_tokens[-_CONTEXT_TOKENS:]
+        self._num_emitted = len(self._tokens)
+        self._emitted_length = len(tokenizer.decode(self._tokens))  # characters of `_tokens` that are out
+
+    def push(self, token_id: int) -> str:
+        """The text that is certain with this token; empty while a character is incomplete."""
+        self._tokens.append(token_id)
+        text = self._tokenizer.decode(self._tokens)
+        if text.endswith(_REPLACEMENT):
+            pending = len(self._tokens) - self._num_emitted
+            return "" if pending <= _MAX_PENDING_TOKENS else self._emit_undecodable(text)
+        if len(text) == self._emitted_length:
+            self._tokens.pop()  # a token without text must not push out the context
+            return ""
+        return self._emit(text)
+
+    def flush(self) -> str:
+        """What is still pending, with U+FFFD for an incomplete character."""
+        return self._emit(self._tokenizer.decode(self._tokens))
+
+    def _emit(self, text: str) -> str:
+        new = text[self._emitted_length :]
+        self._tokens = self._tokens[self._num_emitted :]
+        self._num_emitted = len(self._tokens)
+        self._emitted_length = len(self._tokenizer.decode(self._tokens))
+        return new
+
+    def _emit_undecodable(self, text: str) -> str:
+        """All but the U+FFFD at the end that may still become a character."""
+        tokens = self._tokens[-_MAX_OPEN_TOKENS:]
+        kept = self._tokenizer.decode(tokens)
+        num_open = min(_trailing_replacements(text), _trailing_replacements(kept))
+        new = text[self._emitted_length : len(text) - num_open]
+        self._tokens, self._num_emitted, self._emitted_length = tokens, 0, len(kept) - num_open
+        return new
+
+
+def _trailing_replacements(text: str) -> int:
+    return len(text) - len(text.rstrip(_REPLACEMENT))
+
+
+class StopMatcher:
+    """Finds the first stop string in streamed text, and holds back what might become one.
+
+    The first is the one that is complete first, so that the outcome does not depend on how the text was cut.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, str | None]:
+        """Text that is safe to show, and the stop string that was found, if any. Text after a stop is dropped."""
+        if not self._stops:
+            return text, None
+        text = self._held + text
+        found = [(index + len(stop), index, stop) for stop in self._stops if (index := text.find(stop)) >= 0]
+        if found:
+            _, start, stop = min(found)
+            self._held = ""
+            return text[:start], stop
+        held = self._held_length(text)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], None
+
+    def flush(self) -> str:
+        """Text held back that did not become a stop string after all."""
+        held, self._held = self._held, ""
+        return held
+
+    def _held_length(self, text: str) -> int:
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0

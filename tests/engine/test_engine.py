@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from handler.boot import BootTimeline
+from handler.engine.engine import Engine, EngineState, Handle
+from handler.engine.snapshot import Snapshot
+from handler.engine.types import EngineOptions, FinishReason, SamplingParams, TokenEvent
+from handler.errors import ConfigurationError, CorruptSnapshotError, EngineError, PilotlightError
+from tests.engine.running import generate, greedy
+from tests.tiny_models import make_model
+
+WAIT_S = 60.0
+OPTIONS = EngineOptions(device="cpu", dtype="float32", max_batch_size=4, max_model_len=256)
+TinySnapshot = Callable[[str], Snapshot]
+
+
+class Consumer:
+    """An engine and the thread that wants its events: this one."""
+
+    def __init__(self, snapshot: Snapshot, options: EngineOptions = OPTIONS) -> None:
+        self.timeline = BootTimeline()
+        self.engine = Engine(snapshot, options, self.timeline)
+        self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.boot: list[PilotlightError | None] = []
+        self.events: dict[int, list[TokenEvent]] = {}
+        self.events_per_post: list[int] = []
+
+    def start(self) -> Consumer:
+        self.engine.start(self.posted.put, self.boot.append)
+        self.run_until(lambda: bool(self.boot))
+        return self
+
+    def submit(self, prompt: list[int], params: SamplingParams) -> Handle:
+        events: list[TokenEvent] = []
+        handle = self.engine.submit(prompt, params, events.append)
+        self.events[handle.sequence_id] = events
+        return handle
+
+    def run_until(self, is_done: Callable[[], bool]) -> None:
+        while not is_done():
+            before = self.num_events
+            self.posted.get(timeout=WAIT_S)()
+            self.events_per_post.append(self.num_events - before)
+
+    def wait(self, handle: Handle) -> list[TokenEvent]:
+        """All events of a sequence, once it has ended."""
+        events = self.events[handle.sequence_id]
+        self.run_until(lambda: bool(events) and events[-1].finish_reason is not None)
+        return events
+
+    def tokens(self, handle: Handle) -> list[int]:
+        return [token for event in self.wait(handle) for token in event.token_ids]
+
+    @property
+    def num_events(self) -> int:
+        return sum(map(len, self.events.values()))
+
+
+@pytest.fixture
+def consumer(tiny_snapshot: TinySnapshot) -> Iterator[Consumer]:
+    consumer = Consumer(tiny_snapshot("llama")).start()
+    yield consumer
+    assert consumer.engine.stop(WAIT_S)
+
+
+def damaged(snapshot: Snapshot, tmp_path: Path, damage: Callable[[Path], object]) -> Snapshot:
+    directory = tmp_path / "damaged"
+    shutil.copytree(snapshot.directory, directory)
+    damage(directory)
+    return msgspec.structs.replace(snapshot, directory=directory)
+
+
+def test_a_boot_ends_ready_and_is_told_once(consumer: Consumer) -> None:
+    engine = consumer.engine
+    assert consumer.boot == [None]
+    assert engine.state is EngineState.READY
+    assert engine.model is not None
+    assert engine.model.info.name == engine.snapshot.name == "llama"
+    assert engine.stats.kv_blocks_total == 4 * 8
+    assert [phase.name for phase in consumer.timeline.phases] == [
+        "interpreter",
+        "import_torch",
+        "tokenizer",
+        "weights",
+        "kv_cache",
+        "warm_up",
+    ]
+    assert consumer.timeline.ready_s is not None
+
+
+def test_tokens_come_as_events_the_last_with_a_reason(consumer: Consumer) -> None:
+    handle = consumer.submit([1, 2, 3], greedy(10))
+    events = consumer.wait(handle)
+    assert consumer.tokens(handle) == generate(make_model("llama"), [1, 2, 3], 10)
+    assert [event.finish_reason for event in events] == [None] * 9 + [FinishReason.LENGTH]
+    assert [len(event.token_ids) for event in events] == [1] * 10
+    assert consumer.posted.empty()
+
+
+def test_all_events_of_a_step_come_in_one_post(consumer: Consumer) -> None:
+    handles = [consumer.submit([number], greedy(50)) for number in range(3)]
+    for handle in handles:
+        assert len(consumer.tokens(handle)) == 50
+    assert max(consumer.events_per_post) == 3
+    assert len(consumer.events_per_post) < 100
+
+
+def test_sequences_from_many_threads_do_not_mix(consumer: Consumer) -> None:
+    model = make_model("llama")
+    prompts = [[number, 5, number] for number in range(6)]
+    handles: list[tuple[list[int], Handle]] = []
+    threads = [
+        threading.Thread(target=lambda prompt=prompt: handles.append((prompt, consumer.submit(prompt, greedy(8)))))
+        for prompt in prompts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for prompt, handle in handles:
+        assert consumer.tokens(handle) == generate(model, prompt, 8)
+
+
+def test_a_cancelled_sequence_is_gone_before_the_next_step(consumer: Consumer) -> None:
+    cancelled = consumer.submit([1] * 40, greedy(200))
+    consumer.run_until(lambda: len(consumer.events[cancelled.sequence_id]) > 2)
+    assert consumer.engine.stats.kv_blocks_used > 0
+    cancelled.cancel()
+    marker = consumer.submit([2], greedy(1))  # the inbox is read in order, so this one starts after the cancellation
+    consumer.wait(marker)
+    stats = consumer.engine.stats
+    assert (stats.num_running, stats.num_waiting, stats.kv_blocks_used) == (0, 0, 0)
+    events = consumer.events[cancelled.sequence_id]
+    assert all(event.finish_reason is None for event in events)
+    assert len(events) < 200
+    count = len(events)
+    consumer.wait(consumer.submit([3], greedy(5)))
+    assert len(events) == count
+    cancelled.cancel()  # again, and after an end, is no error
+    marker.cancel()
+    assert len(consumer.tokens(consumer.submit([2], greedy(3)))) == 3
+
+
+def test_cancelling_before_the_first_step_leaves_nothing(consumer: Consumer) -> None:
+    busy = consumer.submit([1], greedy(100))
+    cancelled = [consumer.submit([2] * 30, greedy(100)) for _ in range(8)]
+    for handle in cancelled:
+        handle.cancel()
+    assert len(consumer.tokens(busy)) == 100
+    assert consumer.engine.stats.kv_blocks_used == 0
+    assert not any(event.finish_reason for handle in cancelled for event in consumer.events[handle.sequence_id])
+
+
+def test_a_step_that_fails_fails_its_sequences_and_the_engine_goes_on(
+    consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = generate(make_model("llama"), [4, 5], 6)
+    innocent = consumer.submit([1] * 20, greedy(200))
+    consumer.run_until(lambda: bool(consumer.events[innocent.sequence_id]))
+    guilty = consumer.submit([10**6], greedy(5))  # no such row in the embedding
+    for handle in (innocent, guilty):
+        last = consumer.wait(handle)[-1]
+        assert last.finish_reason is FinishReason.ERROR
+        assert isinstance(last.error, EngineError)
+        assert last.token_ids == ()
+    assert "engine step failed" in caplog.text
+    assert consumer.engine.state is EngineState.READY
+    assert consumer.engine.stats.kv_blocks_used == 0
+    assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == expected
+
+
+@pytest.mark.parametrize("prompt", [[], [1] * 255])
+def test_a_sequence_that_cannot_be_followed_fails_alone(prompt: list[int], consumer: Consumer) -> None:
+    innocent = consumer.submit([1, 2], greedy(20))
+    refused = consumer.submit(prompt, greedy(20))
+    [event] = consumer.wait(refused)
+    assert event.finish_reason is FinishReason.ERROR
+    assert "do not fit a context of 256" in str(event.error)
+    assert len(consumer.tokens(innocent)) == 20
+
+
+def test_what_is_submitted_while_booting_is_served(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama"))
+    handle = consumer.submit([1, 2, 3], greedy(3))
+    cancelled = consumer.submit([1], greedy(3))
+    cancelled.cancel()
+    consumer.start()
+    assert consumer.tokens(handle) == generate(make_model("llama"), [1, 2, 3], 3)
+    assert consumer.events[cancelled.sequence_id] == []
+    assert consumer.engine.stop(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda directory: (directory / "config.json").unlink(), r"config\.json"),
+        (lambda directory: (directory / "tokenizer.json").write_text("{"), r"tokenizer\.json"),
+        (lambda directory: (directory / "generation_config.json").unlink(), r"generation_config\.json"),
+        (lambda directory: (directory / "model.safetensors").write_bytes(b"\0" * 100), r"model\.safetensors"),
+        (lambda directory: (directory / "model.safetensors").unlink(), "safetensors"),
+    ],
+)
+def test_a_damaged_snapshot_is_reported(
+    damage: Callable[[Path], object], message: str, tiny_snapshot: TinySnapshot, tmp_path: Path
+) -> None:
+    consumer = Consumer(damaged(tiny_snapshot("llama"), tmp_path, damage)).start()
+    [error] = consumer.boot
+    assert isinstance(error, CorruptSnapshotError)
+    assert message.replace("\\", "") in str(error)
+    assert consumer.engine.state is EngineState.FAILED
+    assert not consumer.engine.is_alive(WAIT_S)
+    assert consumer.engine.model is None
+    with pytest.raises(EngineError, match="the engine has ended"):
+        consumer.submit([1], greedy(1))
+    assert consumer.engine.stop(WAIT_S)
+
+
+def test_a_setting_that_cannot_work_is_reported_as_such(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama"), msgspec.structs.replace(OPTIONS, max_model_len=10**6)).start()
+    [error] = consumer.boot
+    assert isinstance(error, ConfigurationError)
+    assert error.key == "MAX_MODEL_LEN"
+
+
+def test_an_unforeseen_failure_of_the_boot_is_reported_too(
+    tiny_snapshot: TinySnapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: Any = None
+    consumer = Consumer(tiny_snapshot("llama"), options).start()
+    [error] = consumer.boot
+    assert isinstance(error, EngineError)
+    assert "could not boot" in str(error)
+    assert "engine boot failed" in caplog.text
+
+
+def test_stop_ends_the_thread_in_the_middle_of_the_work(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama")).start()
+    handle = consumer.submit([1], greedy(250))
+    consumer.run_until(lambda: bool(consumer.events[handle.sequence_id]))
+    assert consumer.engine.stop(WAIT_S)
+    assert consumer.engine.state is EngineState.STOPPED
+    assert not consumer.engine.is_alive(WAIT_S)
+    assert not any(thread.name == "engine" for thread in threading.enumerate())
+    with pytest.raises(EngineError, match="the engine has ended"):
+        consumer.submit([1], greedy(1))
+    handle.cancel()
+    assert consumer.engine.stop(0.0)
+
+
+def test_stop_before_the_start_is_no_error(tiny_snapshot: TinySnapshot) -> None:
+    assert Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline()).stop(0.0)
+
+
+def test_the_heart_beats_while_there_is_nothing_to_do(consumer: Consumer) -> None:
+    engine = consumer.engine
+    before = engine.heartbeat_s
+    deadline = time.monotonic() + WAIT_S
+    pause = threading.Event()
+    while engine.heartbeat_s == before:
+        assert time.monotonic() < deadline
+        pause.wait(0.01)
+    assert engine.is_alive(WAIT_S)
+    assert not engine.is_alive(-1.0)
+
+
+def test_booting_counts_as_life(tiny_snapshot: TinySnapshot) -> None:
+    assert Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline()).is_alive(0.0)
+
+
+def test_a_thread_that_is_stuck_has_no_heartbeat(tiny_snapshot: TinySnapshot) -> None:
+    engine = Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline())
+    stuck, release = threading.Event(), threading.Event()
+    posts: list[Callable[[], None]] = []
+
+    def post(function: Callable[[], None]) -> None:
+        posts.append(function)
+        if len(posts) == 2:  # the first token
+            stuck.set()
+            release.wait(WAIT_S)
+
+    engine.start(post, lambda _: None)
+    engine.submit([1], greedy(3), lambda _: None)
+    assert stuck.wait(WAIT_S)
+    before = engine.heartbeat_s
+    while time.monotonic() <= before + 0.01:
+        pass
+    assert engine.heartbeat_s == before
+    assert not engine.is_alive(0.01)
+    release.set()
+    assert engine.stop(WAIT_S)
+
+
+def test_a_consumer_that_is_gone_ends_the_engine_visibly(
+    tiny_snapshot: TinySnapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline())
+    booted = threading.Event()
+
+    def post(_: Callable[[], None]) -> None:
+        if booted.is_set():
+            raise RuntimeError("Event loop is closed")
+        booted.set()
+
+    engine.start(post, lambda _: None)
+    assert booted.wait(WAIT_S)
+    engine.submit([1], greedy(3), lambda _: None)
+    assert engine._thread is not None
+    engine._thread.join(WAIT_S)
+    assert engine.state is EngineState.FAILED
+    assert not engine.is_alive(WAIT_S)
+    assert "engine thread failed" in caplog.text
+
+
+def python(code: str, *arguments: str) -> str:
+    """Output of a fresh interpreter."""
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("module", ["engine", "types", "loaded", "tokenizer", "chat_template", "config", "scheduler"])
+def test_torch_is_not_needed_to_import(module: str) -> None:
+    code = f"import sys, handler.engine.{module}; print({{'torch', 'numpy', 'transformers'}} & set(sys.modules))"
+    assert python(code) == "set()\n"
+
+
+def test_serving_imports_nothing_that_only_prepare_needs(tiny_snapshot: TinySnapshot) -> None:
+    code = """
+import pathlib, queue, sys
+from handler.boot import BootTimeline
+from handler.engine.engine import Engine
+from handler.engine.snapshot import Manifest, Snapshot
+from handler.engine.types import EngineOptions, SamplingParams
+manifest = Manifest(format_version=1, source="", name="tiny", files=(), created_at="")
+engine = Engine(Snapshot(pathlib.Path(sys.argv[1]), "tiny", manifest), EngineOptions(device="cpu"), BootTimeline())
+posted, boot, events = queue.SimpleQueue(), [], []
+engine.start(posted.put, boot.append)
+params = SamplingParams(max_tokens=3, top_p=0.9, logprobs=2, repetition_penalty=1.1, ignore_eos=True)
+engine.submit([1, 2], params, events.append)
+while not events or events[-1].finish_reason is None:
+    posted.get(timeout=60)()
+assert boot == [None], boot
+assert engine.stop(60)
+print(sorted({"transformers", "gguf", "huggingface_hub", "starlette"} & set(sys.modules)))
+"""
+    assert python(code, str(tiny_snapshot("qwen2").directory)) == "[]\n"

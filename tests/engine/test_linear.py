@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear, quantise_rows
+
+pytestmark = pytest.mark.usefixtures("several_threads")
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 100),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e4]),
+    seed=st.integers(0, 99),
+)
+def test_a_quantised_row_is_within_half_a_step(rows: int, columns: int, scale: float, seed: int) -> None:
+    x = random(rows, columns, seed=seed) * scale
+    quantised, scales = quantise_rows(x)
+    assert quantised.dtype == torch.int8
+    assert quantised.abs().max() <= 127
+    assert ((quantised * scales - x).abs() <= scales * 0.5001).all()
+
+
+def test_zeros_stay_zeros() -> None:
+    quantised, scales = quantise_rows(torch.zeros(3, 8))
+    assert not quantised.any()
+    assert scales.isfinite().all()
+    layer = Int8Linear(torch.zeros(4, 8), torch.arange(4.0))
+    assert torch.equal(layer(torch.zeros(2, 8)), torch.arange(4.0).expand(2, 4))
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 64, 96), (5, 96, 64), (17, 576, 1536), (130, 33, 7)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_error_is_within_its_bound(rows: int, inputs: int, outputs: int, bias: bool, dtype: torch.dtype) -> None:
+    weight, x = random(outputs, inputs, seed=1), random(rows, inputs, seed=2).to(dtype)
+    b = random(outputs, seed=3).to(dtype) if bias else None
+    exact = torch.nn.functional.linear(x.double(), weight.double(), None if b is None else b.double())
+    result = Int8Linear(weight, b)(x)
+    assert result.dtype == dtype
+    # |xw - x'w'| <= sum of |x| dw + |w'| dx, each rounding at most half of its step
+    weight_step, x_step = weight.abs().amax(dim=1) / 127, x.double().abs().amax(dim=1, keepdim=True) / 127
+    bound = x.double().abs().sum(dim=1, keepdim=True) * weight_step * 0.5
+    bound = bound + x_step * 0.5 * (weight.abs() + weight_step[:, None] * 0.5).double().sum(dim=1)
+    slack = exact.abs() * torch.finfo(dtype).eps * 2 + 1e-5
+    error = (result.double() - exact).abs()
+    assert (error <= bound + slack).all()
+    assert error.mean() < exact.abs().mean() * 0.02
+
+
+needs_packing = pytest.mark.skipif(
+    not PackedLinear.is_available(torch.device("cpu"), torch.float32), reason="this build of torch has no oneDNN"
+)
+
+
+@pytest.mark.parametrize("kind", [Int8Linear, pytest.param(PackedLinear, marks=needs_packing)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(96, 200), (1536, 576), (33, 7)])
+def test_a_row_has_the_same_bits_whatever_is_beside_it(
+    kind: Callable[[Tensor, Tensor], Linear], inputs: int, outputs: int
+) -> None:
+    layer = kind(random(outputs, inputs, seed=1), random(outputs, seed=2))
+    x = random(300, inputs, seed=3) * torch.logspace(-3, 3, 300)[:, None]
+    together = layer(x)
+    for first, last in [(0, 1), (1, 2), (299, 300), (3, 8), (10, 43), (0, 128), (128, 300), (17, 33)]:
+        assert torch.equal(layer(x[first:last]), together[first:last])
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(layer(x[order]), together[order])
+
+
+@pytest.mark.parametrize("kind", [FloatLinear, pytest.param(PackedLinear, marks=needs_packing)])
+@pytest.mark.parametrize("rows", [1, 2, 19])
+def test_plain_weights_are_a_matrix_product(kind: Callable[[Tensor, Tensor | None], Linear], rows: int) -> None:
+    weight, bias, x = random(5, 8), random(5, seed=1), random(rows, 8, seed=2)
+    torch.testing.assert_close(kind(weight, bias)(x), x @ weight.T + bias)
+    torch.testing.assert_close(kind(weight, None)(x), x @ weight.T)

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from handler.engine.blocks import BlockPool
+from handler.engine.scheduler import Scheduler
+from handler.engine.types import Batch, SamplingParams, Sequence
+
+BLOCK, TILE = 4, 8
+MAX_LEN = 64
+
+
+def make(num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16) -> tuple[BlockPool, Scheduler]:
+    pool = BlockPool(num_blocks)
+    scheduler = Scheduler(
+        pool, block_size=BLOCK, tile=TILE, max_batch_size=max_batch_size, prefill_chunk_tokens=chunk_tokens
+    )
+    return pool, scheduler
+
+
+def sequence(number: int, prompt: list[int] | int, max_tokens: int = 4) -> Sequence:
+    tokens = [1000 * number + index for index in range(prompt)] if isinstance(prompt, int) else prompt
+    return Sequence(number, tokens, SamplingParams(max_tokens=max_tokens))
+
+
+def step(scheduler: Scheduler, *, next_token: Callable[[Sequence], int] = lambda _: 7) -> tuple[Batch, list[Sequence]]:
+    """What the engine does with a batch, and the sequences that ended."""
+    batch = scheduler.schedule()
+    sampling = [chunk.sequence for chunk in batch if chunk.samples]
+    for chunk in batch:
+        chunk.sequence.first_scheduled_s = chunk.sequence.first_scheduled_s or 1.0
+        scheduler.advance(chunk)
+    ended = []
+    for one in sampling:
+        one.tokens.append(next_token(one))
+        if one.num_output_tokens >= one.params.max_tokens:
+            scheduler.remove(one)
+            ended.append(one)
+    return batch, ended
+
+
+def finish(scheduler: Scheduler, limit: int = 10_000) -> list[Batch]:
+    batches = []
+    while scheduler.has_work:
+        batches.append(step(scheduler)[0])
+        assert batches[-1], "a step without work"
+        assert len(batches) < limit
+    return batches
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Adds, steps and cancels in any order; everything that must hold after each of them."""
+
+    @initialize(
+        num_blocks=st.integers(MAX_LEN // BLOCK, 40), max_batch_size=st.integers(1, 5), chunk=st.integers(1, 40)
+    )
+    def start(self, num_blocks: int, max_batch_size: int, chunk: int) -> None:
+        self.pool, self.scheduler = make(1 + num_blocks, max_batch_size, chunk)
+        self.budget = max(TILE, chunk)
+        self.max_batch_size = max_batch_size
+        self.alive: list[Sequence] = []
+        self.count = 0
+
+    @rule(
+        family=st.integers(0, 2),  # prompts of one family share a beginning
+        shared=st.integers(0, 30),
+        own=st.integers(1, 20),
+        max_tokens=st.integers(1, 14),
+    )
+    def add(self, family: int, shared: int, own: int, max_tokens: int) -> None:
+        self.count += 1
+        prompt = [family * 100 + index for index in range(shared)] + [self.count * 1000 + i for i in range(own)]
+        added = sequence(self.count, prompt, max_tokens)
+        self.alive.append(added)
+        self.scheduler.add(added)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        cancelled = self.alive.pop(data.draw(st.integers(0, len(self.alive) - 1)))
+        self.scheduler.remove(cancelled)
+        assert cancelled.block_table == []
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def step(self) -> None:
+        oldest = self.alive[0]
+        before = (oldest.num_computed_tokens, len(oldest))
+        batch, ended = step(self.scheduler, next_token=lambda one: one.id * 31 + len(one))
+        assert batch, "a step without work"
+        assert batch[0].sequence is oldest
+        assert oldest.num_computed_tokens > before[0] or len(oldest) > before[1], "the oldest stands still"
+        assert len({chunk.sequence.id for chunk in batch}) == len(batch) <= self.max_batch_size
+        assert sum(chunk.length for chunk in batch if chunk.length > 1) <= self.budget
+        for chunk in batch:
+            assert chunk.length > 0
+            if chunk.length > 1:
+                assert chunk.start % TILE == 0
+            end = chunk.start + chunk.length
+            if chunk.sequence not in ended:
+                assert len(chunk.sequence.block_table) * BLOCK >= end
+                assert chunk.sequence.num_computed_tokens == end
+                assert end % TILE == 0 or end >= len(chunk.sequence) - 1
+        for one in ended:
+            self.alive.remove(one)
+            assert one.block_table == []
+
+    @invariant()
+    def is_sound(self) -> None:
+        self.pool.check()
+        running, waiting = self.scheduler.running, list(self.scheduler.waiting)
+        assert running + waiting == self.alive, "nobody is lost and nobody overtakes"
+        tables = [one.block_table for one in running]
+        assert self.pool.num_used == len({block for table in tables for block in table})
+        assert all(one.block_table == [] and one.num_computed_tokens == 0 for one in waiting)
+        for table in tables:
+            assert 0 not in table
+            assert len(set(table)) == len(table)
+        for index, one in enumerate(running):
+            for block_index, block in enumerate(one.block_table):
+                for other in running[:index]:
+                    if block in other.block_table:  # shared: the same tokens up to its end
+                        end = (block_index + 1) * BLOCK
+                        assert other.block_table.index(block) == block_index
+                        assert other.tokens[:end] == one.tokens[:end]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        finish(self.scheduler)
+        assert self.pool.num_used == 0
+        self.pool.check()
+
+
+TestScheduling = Scheduling.TestCase
+TestScheduling.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20)), min_size=1, max_size=12),
+    st.integers(MAX_LEN // BLOCK, 24),
+    st.integers(1, 4),
+)
+def test_everyone_ends_in_the_order_of_arrival_with_all_tokens(
+    shapes: list[tuple[int, int]], num_blocks: int, max_batch_size: int
+) -> None:
+    pool, scheduler = make(1 + num_blocks, max_batch_size)
+    sequences = [sequence(number, *shape) for number, shape in enumerate(shapes)]
+    for one in sequences:
+        scheduler.add(one)
+    finish(scheduler)
+    assert [one.num_output_tokens for one in sequences] == [max_tokens for _, max_tokens in shapes]
+    assert pool.num_used == 0
+
+
+def test_a_decoding_sequence_advances_beside_a_long_prompt() -> None:
+    _, scheduler = make(chunk_tokens=16)
+    scheduler.add(sequence(1, 5, max_tokens=20))
+    step(scheduler)
+    scheduler.add(sequence(2, 50))
+    spans = [[(c.sequence.id, c.start, c.length) for c in step(scheduler)[0]] for _ in range(4)]
+    assert spans == [
+        [(1, 5, 1), (2, 0, 16)],
+        [(1, 6, 1), (2, 16, 16)],
+        [(1, 7, 1), (2, 32, 16)],
+        [(1, 8, 1), (2, 48, 2)],
+    ]
+
+
+def test_prompts_share_what_is_left_of_the_budget_in_whole_tiles() -> None:
+    _, scheduler = make(chunk_tokens=24)
+    scheduler.add(sequence(1, 11))
+    scheduler.add(sequence(2, 30))
+    scheduler.add(sequence(3, 3))
+    spans = [[(c.sequence.id, c.start, c.length) for c in step(scheduler)[0]] for _ in range(3)]
+    assert spans == [
+        [(1, 0, 11), (2, 0, 8)],
+        [(1, 11, 1), (2, 8, 22)],
+        [(1, 12, 1), (2, 30, 1), (3, 0, 3)],
+    ]
+
+
+def test_a_shared_beginning_is_computed_once() -> None:
+    pool, scheduler = make()
+    shared = list(range(20))
+    first, second = sequence(1, [*shared, 500], max_tokens=30), sequence(2, [*shared, 600], max_tokens=30)
+    scheduler.add(first)
+    step(scheduler)
+    step(scheduler)
+    scheduler.add(second)
+    batch, _ = step(scheduler)
+    assert [(c.sequence.id, c.start, c.length) for c in batch][-1] == (2, 16, 5)
+    assert second.cached_tokens == 16
+    assert first.block_table[:4] == second.block_table[:4]
+    assert set(first.block_table[4:]).isdisjoint(second.block_table[4:])
+    assert (scheduler.prefix_query_tokens, scheduler.prefix_hit_tokens) == (42, 16)
+    scheduler.remove(first)
+    pool.check()
+    assert pool.is_used(second.block_table[0])
+
+
+@pytest.mark.parametrize("length", [8, 16])
+def test_the_last_token_of_a_cached_prompt_is_computed_still(length: int) -> None:
+    _, scheduler = make()
+    scheduler.add(sequence(1, list(range(length)), max_tokens=1))
+    finish(scheduler)
+    again = sequence(2, list(range(length)), max_tokens=1)
+    scheduler.add(again)
+    [[chunk]] = finish(scheduler)
+    assert (chunk.start, chunk.length) == (length - TILE, TILE)
+    assert again.cached_tokens == length - TILE
+
+
+def test_the_youngest_gives_way_and_comes_back_before_newer_ones() -> None:
+    pool, scheduler = make(num_blocks=1 + 6, max_batch_size=3, chunk_tokens=32)
+    oldest, middle, youngest, newcomer = (sequence(number, 8, max_tokens=9) for number in range(4))
+    for one in (oldest, middle, youngest):
+        scheduler.add(one)
+    step(scheduler)
+    scheduler.add(newcomer)
+    step(scheduler)
+    assert scheduler.num_preemptions == 1
+    assert scheduler.running == [oldest, middle]
+    assert list(scheduler.waiting) == [youngest, newcomer]
+    assert youngest.num_output_tokens > 0
+    assert youngest.block_table == []
+    finish(scheduler)
+    assert [one.num_output_tokens for one in (oldest, middle, youngest, newcomer)] == [9] * 4
+    pool.check()
+
+
+def test_what_a_preempted_sequence_finds_of_its_own_is_no_hit() -> None:
+    _, scheduler = make(num_blocks=1 + 8, max_batch_size=2, chunk_tokens=32)
+    sequences = [sequence(number, 16, max_tokens=16) for number in range(2)]
+    for one in sequences:
+        scheduler.add(one)
+    finish(scheduler)
+    assert scheduler.num_preemptions > 0
+    assert (scheduler.prefix_query_tokens, scheduler.prefix_hit_tokens) == (32, 0)
+    assert [one.cached_tokens for one in sequences] == [0, 0]
+
+
+def test_blocks_of_a_sequence_that_ended_are_evicted_from_its_end() -> None:
+    pool, scheduler = make(num_blocks=1 + 8)
+    prompt = list(range(24))
+    scheduler.add(sequence(1, prompt, max_tokens=1))
+    finish(scheduler)
+    scheduler.add(sequence(2, 12, max_tokens=1))  # takes two free blocks and the end of the first one's
+    finish(scheduler)
+    again = sequence(3, prompt, max_tokens=1)
+    scheduler.add(again)
+    finish(scheduler)
+    assert again.cached_tokens == 16
+    pool.check()
+
+
+def test_a_sequence_that_does_not_fit_now_waits_and_holds_nothing() -> None:
+    pool, scheduler = make(num_blocks=1 + 16)
+    scheduler.add(sequence(1, 40, max_tokens=20))
+    scheduler.add(sequence(2, 40, max_tokens=2))
+    for _ in range(5):
+        batch, _ = step(scheduler)
+        assert [chunk.sequence.id for chunk in batch] == [1]
+    assert len(scheduler.waiting) == 1
+    assert pool.num_used == 11
+    finish(scheduler)
