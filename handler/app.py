@@ -1,0 +1,192 @@
+"""The ASGI application: routes, lifespan, and the handlers through which every error becomes a response."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+
+from handler.auth import Authenticator, AuthMiddleware
+from handler.boot import BootTimeline
+from handler.completions import CompletionEndpoint
+from handler.engine.engine import Engine
+from handler.errors import EngineError, PilotlightError
+from handler.formats import ChatFormat, TextFormat
+from handler.health import HealthEndpoints
+from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
+from handler.logs import FIELDS
+from handler.metrics import Metrics
+from handler.openapi import DOCS_PAGE, describe_api, docs_directory
+from handler.requestlog.sink import LogSink
+from handler.schema import ErrorBody, ErrorDetail, Model, ModelList, encode_json
+from handler.service import Service
+from handler.settings import Settings
+from handler.trace import trace_of
+from handler.tracing import TracingMiddleware
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_TIMEOUT_S = 5.0
+_ENGINE_STOP_TIMEOUT_S = 10.0
+
+
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    sink: LogSink,
+    timeline: BootTimeline,
+    *,
+    on_ready: Callable[[Service], None] = lambda _: None,
+) -> Starlette:
+    """The function as an ASGI application; its lifespan boots and stops engine and request log.
+
+    `on_ready` is called when the engine's boot has ended, well or not. The `Service` is in `app.state.service`.
+    """
+    metrics = Metrics(engine.snapshot.name)
+    service = Service(settings, engine, timeline, metrics)
+    metrics.watch(lambda: engine.stats, sink, timeline)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        def on_boot(error: PilotlightError | None) -> None:
+            service.on_boot(error)
+            on_ready(service)
+
+        engine.start(asyncio.get_running_loop().call_soon_threadsafe, on_boot)
+        await sink.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
+            await sink.close(_FLUSH_TIMEOUT_S)
+
+    routes = _routes(service)
+    tracing = Middleware(
+        TracingMiddleware,
+        metrics=metrics,
+        submit=sink.submit,
+        endpoints=frozenset(_paths(routes)),
+        is_cold=lambda: not service.admission.is_ready,
+        instance_id=uuid.uuid4().hex[:12],
+    )
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[tracing, *_cors(settings)],
+        exception_handlers={
+            **dict.fromkeys(ERROR_TABLE, _on_pilotlight_error),
+            HTTPException: _on_http_exception,
+            Exception: _on_unexpected_error,
+        },
+    )
+    app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
+    app.state.service = service
+    return app
+
+
+def _routes(service: Service) -> list[BaseRoute]:
+    settings, health = service.settings, HealthEndpoints(service)
+    description = orjson.dumps(describe_api(with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
+
+    async def models(_: Request) -> Response:
+        return Response(encode_json(ModelList([await _model(service)])), media_type="application/json")
+
+    async def model(request: Request) -> Response:
+        service.check_model_name(request.path_params["model"])
+        return Response(encode_json(await _model(service)), media_type="application/json")
+
+    async def openapi(_: Request) -> Response:
+        return Response(description, media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(DOCS_PAGE)
+
+    api = [
+        Route("/chat/completions", CompletionEndpoint(service, ChatFormat()), methods=["POST"]),
+        Route("/completions", CompletionEndpoint(service, TextFormat()), methods=["POST"]),
+        Route("/models", models),
+        Route("/models/{model:path}", model),
+    ]
+    authentication = Middleware(AuthMiddleware, authenticator=Authenticator(settings.api_keys))
+    routes: list[BaseRoute] = [
+        Mount("/v1", app=Router(api, redirect_slashes=False), middleware=[authentication]),
+        Route("/health", health.health),
+        Route("/ready", health.ready),
+        Route("/startup", health.startup),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Mount("/docs/static", StaticFiles(directory=docs_directory())),
+    ]
+    if settings.enable_metrics:
+        routes.append(Route("/metrics", health.metrics))
+    return routes
+
+
+async def _model(service: Service) -> Model:
+    model = await service.model()
+    created = int(dt.datetime.fromisoformat(service.engine.snapshot.manifest.created_at).timestamp())
+    return Model(id=model.info.name, created=created, max_model_len=model.info.max_model_len)
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    ]
+
+
+def _paths(routes: list[BaseRoute]) -> list[str]:
+    paths = []
+    for route in routes:
+        if isinstance(route, Mount):
+            paths += [route.path + path for path in _paths(list(route.routes))]
+        elif isinstance(route, Route):
+            paths.append(route.path)
+    return paths
+
+
+async def _on_pilotlight_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PilotlightError)
+    trace_of(request.scope).fail(error)
+    body = encode_json(error_body(error))
+    return Response(body, http_error(error).status, error_headers(error), "application/json")
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Unknown paths and wrong methods, which Starlette's router finds."""
+    assert isinstance(error, HTTPException)
+    trace_of(request.scope).fail(error)
+    message = f"{error.detail}: {request.method} {request.scope['path']}"
+    body = encode_json(ErrorBody(ErrorDetail(message, "invalid_request_error")))
+    return Response(body, error.status_code, error.headers, "application/json")
+
+
+async def _on_unexpected_error(request: Request, error: Exception) -> Response:
+    """A defect: its text may hold anything, so the client learns only that it happened.
+
+    Starlette answers it outside of all middleware, so the request's id is set here.
+    """
+    request_id = trace_of(request.scope).request_id
+    logger.error("unexpected error", exc_info=error, extra={FIELDS: {"request_id": request_id}})
+    body = encode_json(error_body(EngineError("The server made an error")))
+    return Response(body, INTERNAL_ERROR.status, {"x-request-id": request_id}, "application/json")

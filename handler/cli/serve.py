@@ -1,0 +1,202 @@
+"""`pilotlight serve`: puts the parts together and runs them under uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import FrameType
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+
+from handler.app import create_app
+from handler.boot import BootTimeline
+from handler.engine.engine import Engine
+from handler.engine.snapshot import Snapshot, find_snapshot
+from handler.engine.types import EngineOptions
+from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
+from handler.logs import FIELDS, configure_logging
+from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.sink import LogSink
+from handler.requestlog.spool import Spool
+from handler.service import Service
+from handler.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser("serve", help="answer requests", description="Answer requests until SIGTERM.")
+    parser.add_argument("--host", help="address to listen on (HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for any free one (PORT)")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Serve until a signal; 1 if the model could not be loaded, 2 if a setting does not suit it or this machine."""
+    timeline = BootTimeline()
+    configure_logging(settings.log_level)
+    with timeline.phase("bind"):
+        listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
+    with timeline.phase("snapshot"):
+        snapshot = ensure_snapshot(settings)
+    embedded = EmbeddedPostgres(settings.pilotlight_home) if settings.database_url is None else None
+    database = None if settings.database_url == "none" else settings.database_url
+    sink = LogSink(
+        Spool(settings.spool_dir),
+        database if embedded is None else embedded.url,
+        pool_size=settings.db_pool_size,
+    )
+    engine = Engine(snapshot, engine_options(settings), timeline)
+    address = listener_address(listener)
+
+    def on_ready(service: Service) -> None:
+        if service.boot_error is not None:
+            server.should_exit = True
+        elif not service.admission.is_stopping:
+            announce(service, address)
+
+    app = create_app(settings, engine, sink, timeline, on_ready=on_ready)
+    service: Service = app.state.service
+    server = _Server(uvicorn_config(app, settings), service)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if embedded is not None:
+            embedded.stop()
+    if service.boot_error is None:
+        return 0
+    return 2 if isinstance(service.boot_error, ConfigurationError) else 1
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """The engine's part of the settings."""
+    return EngineOptions(
+        device=settings.model_device,
+        dtype=settings.torch_dtype,
+        quantization=settings.quantization,
+        max_batch_size=settings.max_batch_size,
+        max_model_len=settings.max_model_len,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        kv_cache_fraction=settings.kv_cache_fraction,
+    )
+
+
+def ensure_snapshot(settings: Settings) -> Snapshot:
+    """The model's snapshot, prepared first if it never was.
+
+    In a process of its own: what prepare imports has no place in a serving process.
+    """
+    try:
+        return find_snapshot(settings.model_name, settings.pilotlight_home)
+    except SnapshotNotFoundError:
+        logger.info("preparing %s for the first time", settings.model_name)
+    command = [sys.executable, "-m", "handler", "prepare", settings.model_name]
+    if subprocess.run(command, check=False).returncode != 0:  # noqa: S603  (our own command, no shell)
+        raise SnapshotError(f"{settings.model_name} could not be prepared")
+    return find_snapshot(settings.model_name, settings.pilotlight_home)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that owns the address but does not listen yet: until uvicorn does, clients are refused, not kept.
+
+    Raises:
+        ConfigurationError: the address cannot be used.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigurationError("PORT", f"must be between 0 and 65535, got {port}")
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, kind))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            stack.pop_all()
+    except OSError as error:
+        number = None if isinstance(error, socket.gaierror) else error.errno
+        key = "HOST" if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL else "PORT"
+        reason = os.strerror(number) if number else error
+        raise ConfigurationError(key, f"cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+def listener_address(listener: socket.socket) -> str:
+    """The URL of what listens there."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """Uvicorn with its fastest loop and parser, and without its own access log."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than the usual 60 s of load balancers, which must be the ones to close
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
+    )
+
+
+def announce(service: Service, address: str) -> None:
+    """Say what is served, where, and how the boot went."""
+    model, timeline = service.engine.model, service.timeline
+    assert model is not None
+    phases = {phase.name: phase.end_s - phase.start_s for phase in timeline.phases if phase.end_s is not None}
+    info = msgspec.to_builtins(model.info)
+    if not sys.stdout.isatty():
+        rounded = {name: round(seconds, 3) for name, seconds in phases.items()}
+        fields = {
+            "address": address,
+            "ready_s": round(timeline.ready_s or 0.0, 3),
+            "phases_s": rounded,
+            **info,
+        }
+        logger.info("ready", extra={FIELDS: fields})
+        return
+    shown = "  ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())
+    message = {
+        "model": model.info.name,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    curl = f"curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(message)}'"
+    lines = (
+        f"Pilotlight on {address}",
+        f"  model   {info['name']} ({info['architecture']}, {info['max_model_len']} tokens of context)",
+        f"  device  {info['device']}, {info['dtype']}, quantization {info['quantization']}",
+        f"  cache   {info['kv_cache_tokens']} tokens",
+        f"  ready   {timeline.ready_s:.2f} s after start: {shown}",
+        f"  try     {curl}",
+    )
+    print("\n".join(lines), flush=True)  # noqa: T201  (the command's own output)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but a signal first turns /ready to 503, a second one ends at once, and the exit code is ours."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again."""
+        del frame
+        self._service.admission.is_stopping = True
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        logger.info("stopping", extra={FIELDS: {"signal": signal.Signals(sig).name}})

@@ -1,0 +1,142 @@
+"""One request in the engine: its sequences, their events as they arrive, what they add up to. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from handler.engine.engine import Handle
+from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
+from handler.errors import EngineError
+from handler.metrics import Metrics
+from handler.schema import PromptTokensDetails, Usage
+from handler.trace import RequestTrace
+
+
+class SubmitsSequences(Protocol):
+    """What a generation needs of an engine."""
+
+    def submit(self, prompt_tokens: list[int], params: SamplingParams, on_event: OnEvent) -> Handle:
+        """Queue a sequence."""
+
+
+class Choice:
+    """One sequence's completion, as far as its events have been read."""
+
+    def __init__(self, index: int, prompt_tokens: int) -> None:
+        self.index = index
+        self.prompt_tokens = prompt_tokens
+        self.text = ""
+        self.completion_tokens = 0
+        self.cached_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: str | int | None = None
+        self.last_token_s: float | None = None
+        self.logprobs_offset = 0  # characters whose log probabilities have been reported
+        self._logprobs: list[TokenLogprob] | None = None
+
+    def add(self, event: TokenEvent) -> None:
+        """Take in what a step yielded."""
+        self.text += event.text
+        self.completion_tokens += len(event.token_ids)
+        self.cached_tokens = event.cached_tokens
+        self.finish_reason = event.finish_reason
+        self.stop_reason = event.stop_reason
+        if event.logprobs is not None:
+            self._logprobs = [*(self._logprobs or ()), *event.logprobs]
+
+    def take_logprobs(self) -> list[TokenLogprob] | None:
+        """Log probabilities that came since the last call, None where none were asked for."""
+        taken, self._logprobs = self._logprobs, None
+        return taken
+
+
+class Generation:
+    """All sequences of one request, from submission to the last event.
+
+    `cancel` must be called at the end, however it comes: it frees what still runs.
+    """
+
+    def __init__(
+        self, prompts: list[list[int]], params: SamplingParams, n: int, trace: RequestTrace, metrics: Metrics
+    ) -> None:
+        self.choices = [
+            Choice(index, len(prompt)) for index, prompt in enumerate(prompt for prompt in prompts for _ in range(n))
+        ]
+        self._prompts = prompts
+        self._params = params
+        self._n = n
+        self._trace = trace
+        self._metrics = metrics
+        self._handles: list[Handle] = []
+        self._arrived: list[tuple[Choice, TokenEvent]] = []
+        self._wake = asyncio.Event()
+        self._unfinished = len(self.choices)
+        trace.prompt_tokens = sum(map(len, prompts))
+
+    def submit(self, engine: SubmitsSequences) -> None:
+        """Hand all sequences to the engine."""
+        self._trace.completion_tokens = 0
+        for choice in self.choices:
+            params = self._params
+            if params.seed is not None and choice.index % self._n:
+                # Choices of a seeded request differ from each other, and each is repeatable.
+                params = msgspec.structs.replace(params, seed=params.seed + choice.index % self._n)
+            prompt = self._prompts[choice.index // self._n]
+            self._handles.append(engine.submit(prompt, params, partial(self._on_event, choice)))
+
+    def cancel(self) -> None:
+        """Free the sequences that have not ended."""
+        for choice, handle in zip(self.choices, self._handles, strict=False):
+            if choice.finish_reason is None:
+                handle.cancel()
+
+    async def events(self) -> AsyncIterator[tuple[Choice, TokenEvent]]:
+        """Events in the order of the engine's steps, until every choice has ended.
+
+        Raises:
+            EngineError: a step failed.
+        """
+        while self._unfinished or self._arrived:
+            await self._wake.wait()
+            self._wake.clear()
+            arrived, self._arrived = self._arrived, []
+            for choice, event in arrived:
+                if event.finish_reason is FinishReason.ERROR:
+                    raise event.error or EngineError("the engine failed")
+                choice.add(event)
+                yield choice, event
+
+    def usage(self) -> Usage:
+        """Tokens used so far; a prompt with several completions counts once."""
+        prompt = sum(map(len, self._prompts))
+        completion = sum(choice.completion_tokens for choice in self.choices)
+        cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
+        return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
+
+    def _on_event(self, choice: Choice, event: TokenEvent) -> None:
+        if event.token_ids:
+            self._count(choice, event, time.monotonic())
+        if event.finish_reason is not None:
+            self._unfinished -= 1
+            if choice.index == 0:
+                self._trace.finish_reason = str(event.finish_reason)
+        self._arrived.append((choice, event))
+        self._wake.set()
+
+    def _count(self, choice: Choice, event: TokenEvent, now_s: float) -> None:
+        trace = self._trace
+        if trace.first_token_s is None:
+            trace.first_token_s = now_s
+            trace.first_scheduled_s = event.first_scheduled_s
+        trace.completion_tokens = (trace.completion_tokens or 0) + len(event.token_ids)
+        if choice.last_token_s is None and choice.index % self._n == 0:
+            trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
+        gap_s = None if choice.last_token_s is None else now_s - choice.last_token_s
+        choice.last_token_s = now_s
+        self._metrics.observe_token_gap(len(event.token_ids), gap_s)

@@ -1,0 +1,70 @@
+"""The one table from domain errors to HTTP: status code and OpenAI's error type. Knows no request."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from handler.errors import (
+    AuthenticationError,
+    BodyTooLargeError,
+    ContextLengthError,
+    DeadlineExceededError,
+    EngineError,
+    InvalidRequestError,
+    OverloadedError,
+    PilotlightError,
+    RequestError,
+    StartingError,
+    StoppingError,
+    UnavailableError,
+    UnknownModelError,
+    UnsupportedMediaTypeError,
+)
+from handler.schema import ErrorBody, ErrorDetail
+
+
+class HttpError(msgspec.Struct, frozen=True):
+    """How an error looks on the wire."""
+
+    status: int
+    type: str
+
+
+ERROR_TABLE: dict[type[PilotlightError], HttpError] = {
+    InvalidRequestError: HttpError(400, "invalid_request_error"),
+    ContextLengthError: HttpError(400, "invalid_request_error"),
+    UnknownModelError: HttpError(404, "invalid_request_error"),
+    AuthenticationError: HttpError(401, "authentication_error"),
+    BodyTooLargeError: HttpError(413, "invalid_request_error"),
+    UnsupportedMediaTypeError: HttpError(415, "invalid_request_error"),
+    OverloadedError: HttpError(429, "rate_limit_error"),
+    StartingError: HttpError(503, "service_unavailable_error"),
+    StoppingError: HttpError(503, "service_unavailable_error"),
+    DeadlineExceededError: HttpError(504, "timeout_error"),
+    EngineError: HttpError(500, "server_error"),
+}
+
+INTERNAL_ERROR = HttpError(500, "server_error")
+
+
+def http_error(error: PilotlightError) -> HttpError:
+    """The entry of an error's own class, and of no other."""
+    return ERROR_TABLE.get(type(error), INTERNAL_ERROR)
+
+
+def error_body(error: PilotlightError) -> ErrorBody:
+    """OpenAI's error body."""
+    param = error.param if isinstance(error, RequestError) else None
+    code = error.code if isinstance(error, RequestError | UnavailableError) else None
+    return ErrorBody(ErrorDetail(str(error), http_error(error).type, param, code))
+
+
+def error_headers(error: PilotlightError) -> dict[str, str]:
+    """Headers that go with the error: when to come back, how to authenticate."""
+    if isinstance(error, UnavailableError) and error.retry_after_s is not None:
+        return {"retry-after": str(math.ceil(error.retry_after_s))}
+    if isinstance(error, AuthenticationError):
+        return {"www-authenticate": "Bearer"}
+    return {}

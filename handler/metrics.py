@@ -1,0 +1,143 @@
+"""Prometheus metrics of this process. Names and labels are part of the contract. Event loop only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from handler.boot import BootTimeline
+from handler.engine.types import EngineStats
+from handler.requestlog.sink import LogSink
+from handler.trace import RequestTrace
+
+_REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
+
+
+class Metrics:
+    """Everything that `/metrics` shows. The model has one name there, however requests call it."""
+
+    def __init__(self, model_name: str) -> None:
+        self.registry = CollectorRegistry()
+        self._model_name = model_name
+        model = ["model_name"]
+        self._requests = Counter(
+            "http_requests", "HTTP requests.", ["method", "endpoint", "status"], registry=self.registry
+        )
+        self._request_duration = Histogram(
+            "http_request_duration_seconds",
+            "From first byte in to last byte out.",
+            ["method", "endpoint"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.requests_active = Gauge("http_requests_active", "HTTP requests being answered.", registry=self.registry)
+        inference_duration = Histogram(
+            "llm_inference_duration_seconds",
+            "From first scheduling of a request to its end.",
+            model,
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        tokens = Counter("llm_tokens_generated", "Tokens generated.", model, registry=self.registry)
+        first_token = Histogram(
+            "time_to_first_token_seconds",
+            "From arrival.",
+            model,
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        inter_token = Histogram(
+            "inter_token_latency_seconds",
+            "Between tokens of one sequence.",
+            model,
+            buckets=_TOKEN_BUCKETS_S,
+            registry=self.registry,
+        )
+        queue_time = Histogram(
+            "queue_time_seconds",
+            "From arrival to first scheduling.",
+            model,
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._inference_duration = inference_duration.labels(model_name)
+        self._tokens = tokens.labels(model_name)
+        self._first_token = first_token.labels(model_name)
+        self._inter_token = inter_token.labels(model_name)
+        self._queue_time = queue_time.labels(model_name)
+
+    def watch(self, stats: Callable[[], EngineStats], sink: LogSink, timeline: BootTimeline) -> None:
+        """Show the state of engine, request log and boot as of each scrape."""
+        self.registry.register(_StateCollector(stats, sink, timeline, self._model_name))
+
+    def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
+        """Count a request that ends now."""
+        now_s = time.monotonic()
+        self._requests.labels(method, endpoint, str(trace.http_status)).inc()
+        self._request_duration.labels(method, endpoint).observe(now_s - trace.start_s)
+        if trace.first_scheduled_s is None:
+            return
+        self._queue_time.observe(max(0.0, trace.first_scheduled_s - trace.start_s))
+        self._inference_duration.observe(now_s - trace.first_scheduled_s)
+        if trace.first_token_s is not None:
+            self._first_token.observe(trace.first_token_s - trace.start_s)
+
+    def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
+        """Count tokens of one sequence that came `gap_s` after those before them."""
+        self._tokens.inc(tokens)
+        if gap_s is not None:
+            self._inter_token.observe(gap_s)
+
+
+class _StateCollector(Collector):
+    """Reads what others count anyway."""
+
+    def __init__(
+        self, stats: Callable[[], EngineStats], sink: LogSink, timeline: BootTimeline, model_name: str
+    ) -> None:
+        self._stats = stats
+        self._sink = sink
+        self._timeline = timeline
+        self._model_name = model_name
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per fact."""
+        stats = self._stats()
+        used = stats.kv_blocks_used / stats.kv_blocks_total if stats.kv_blocks_total else 0.0
+        gauges = {
+            "num_requests_running": ("Sequences in the running batch.", stats.num_running),
+            "num_requests_waiting": ("Sequences waiting for the engine.", stats.num_waiting),
+            "kv_cache_usage_ratio": ("Share of KV cache blocks in use.", used),
+        }
+        counters = {
+            "prefix_cache_queries": (
+                "Prompt tokens looked up in the prefix cache.",
+                stats.prefix_query_tokens,
+            ),
+            "prefix_cache_hits": ("Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens),
+            "preemptions": ("Sequences whose blocks were taken for older ones.", stats.num_preemptions),
+        }
+        for name, (text, value) in gauges.items():
+            gauge = GaugeMetricFamily(name, text, labels=["model_name"])
+            gauge.add_metric([self._model_name], value)
+            yield gauge
+        for name, (text, value) in counters.items():
+            counter = CounterMetricFamily(name, text, labels=["model_name"])
+            counter.add_metric([self._model_name], value)
+            yield counter
+        yield GaugeMetricFamily(
+            "request_log_spooled_records",
+            "Records that PostgreSQL does not have yet.",
+            self._sink.spooled_records,
+        )
+        yield CounterMetricFamily("request_log_rows", "Rows written to PostgreSQL.", self._sink.rows_written_total)
+        boot = GaugeMetricFamily("boot_phase_seconds", "Duration of each part of the boot.", labels=["phase"])
+        for phase in self._timeline.phases:
+            if phase.end_s is not None:
+                boot.add_metric([phase.name], phase.end_s - phase.start_s)
+        yield boot

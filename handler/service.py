@@ -1,0 +1,77 @@
+"""What the endpoints share: settings, engine, admission, metrics, and the wait for the boot. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from handler.admission import Admission
+from handler.boot import BootTimeline
+from handler.engine.engine import Engine
+from handler.engine.loaded import LoadedModel
+from handler.errors import EngineError, PilotlightError, UnknownModelError
+from handler.metrics import Metrics
+from handler.params import ParamsFactory
+from handler.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """One function in one process."""
+
+    def __init__(self, settings: Settings, engine: Engine, timeline: BootTimeline, metrics: Metrics) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.timeline = timeline
+        self.metrics = metrics
+        self.admission = Admission(settings.max_batch_size, settings.max_queued_requests)
+        self.boot_error: PilotlightError | None = None
+        self._booted = asyncio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a token could be served to a new request now."""
+        return self.admission.is_ready and not self.admission.is_stopping
+
+    def on_boot(self, error: PilotlightError | None) -> None:
+        """Told by the engine when its boot has ended."""
+        self.boot_error = error
+        self.admission.is_ready = error is None
+        if error is not None:
+            logger.error("the model could not be loaded: %s", error)
+        self._booted.set()
+
+    async def booted(self) -> None:
+        """Return when the boot has ended, well or not."""
+        await self._booted.wait()
+
+    async def model(self) -> LoadedModel:
+        """The loaded model, once it is loaded.
+
+        Raises:
+            EngineError: the boot failed.
+        """
+        await self._booted.wait()
+        if self.engine.model is None:
+            raise EngineError(f"The model could not be loaded: {self.boot_error}")
+        return self.engine.model
+
+    def params_factory(self, model: LoadedModel) -> ParamsFactory:
+        """Sampling parameters under this function's defaults."""
+        return ParamsFactory(
+            model.info,
+            model.defaults,
+            default_max_tokens=self.settings.default_max_tokens,
+            default_temperature=self.settings.default_temperature,
+        )
+
+    def check_model_name(self, name: str) -> None:
+        """Accept the served model's name, and the setting that chose it.
+
+        Raises:
+            UnknownModelError: any other name.
+        """
+        served = self.engine.snapshot.name
+        if name not in {served, self.settings.model_name}:
+            raise UnknownModelError(f"The model {name!r} is not served here; {served!r} is", "model")

@@ -1,0 +1,83 @@
+"""Server-sent events: frames built from pre-encoded parts, so that only what changes is encoded per event.
+
+The format is that of the WHATWG's HTML standard, as OpenAI uses it: `data: JSON` and a blank line.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+
+from handler.schema import ErrorBody, Usage, encode_json
+
+DONE = b"data: [DONE]\n\n"
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx must not collect events
+]
+
+_NULL = b"null"
+
+
+def event(payload: bytes) -> bytes:
+    """One event with a JSON payload."""
+    return b"data: " + payload + b"\n\n"
+
+
+def error_event(body: ErrorBody) -> bytes:
+    """An error in mid-stream."""
+    return event(encode_json(body))
+
+
+class ChunkFrames:
+    """Frames of one streamed answer.
+
+    Args:
+        head: fields that all chunks share: id, object, created, model.
+        content_key: where a choice's text stands: `b'"delta":{"content":'` or `b'"text":'`.
+        content_end: what closes it.
+        with_usage: whether every chunk names its usage, null until the last, as `include_usage` demands.
+    """
+
+    def __init__(self, head: dict[str, str | int], *, content_key: bytes, content_end: bytes, with_usage: bool) -> None:
+        opening = encode_json(head)[:-1]
+        self._start = b"data: " + opening + b',"choices":[{"index":%d,'
+        self._content_key = content_key
+        self._content_end = content_end
+        self._tail = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
+        self._usage_start = b"data: " + opening + b',"choices":[],"usage":'
+
+    def text(self, index: int, text: str, logprobs: msgspec.Struct | None) -> bytes:
+        """A chunk that adds text to choice `index`."""
+        content = self._content_key + orjson.dumps(text) + self._content_end
+        return self.choice(index, content, logprobs=logprobs)
+
+    def choice(
+        self,
+        index: int,
+        content: bytes,
+        *,
+        logprobs: msgspec.Struct | None = None,
+        finish_reason: str | None = None,
+        stop_reason: str | int | None = None,
+    ) -> bytes:
+        """A chunk with any content, given as JSON members."""
+        encoded_logprobs = _NULL if logprobs is None else encode_json(logprobs)
+        finish = _NULL if finish_reason is None else b'"%s"' % finish_reason.encode()
+        if stop_reason is not None:
+            finish += b',"stop_reason":' + orjson.dumps(stop_reason)
+        parts = (
+            self._start % index,
+            content,
+            b',"logprobs":',
+            encoded_logprobs,
+            b',"finish_reason":',
+            finish,
+            self._tail,
+        )
+        return b"".join(parts)
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk without choices that closes a stream with `include_usage`."""
+        return self._usage_start + encode_json(usage) + b"}\n\n"

@@ -1,0 +1,102 @@
+"""What is known of one HTTP request while it runs, and the record that becomes of it. Event loop only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import Any
+
+from starlette.types import Scope
+
+from handler.errors import (
+    AuthenticationError,
+    ClientDisconnectedError,
+    DeadlineExceededError,
+    UnavailableError,
+)
+from handler.requestlog.record import Record, Status, new_id
+
+
+class RequestTrace:
+    """What is known of one request so far. The handlers fill it in; absence is None."""
+
+    def __init__(self, request_id: str, endpoint: str, *, cold_start: bool) -> None:
+        self.request_id = request_id
+        self.endpoint = endpoint
+        self.cold_start = cold_start
+        self.created_at = dt.datetime.now(dt.UTC)
+        self.start_s = time.monotonic()
+        self.model_name: str | None = None
+        self.api_key_id: str | None = None
+        self.stream: bool | None = None
+        self.http_status: int | None = None
+        self.status: Status | None = None
+        self.finish_reason: str | None = None
+        self.error: BaseException | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.first_scheduled_s: float | None = None
+        self.first_token_s: float | None = None
+        self.metadata: dict[str, Any] | None = None
+        self.prompt: Any = None
+        self.completion: str | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the request did not end well, and what that makes it; the first reason stays."""
+        if self.error is None:
+            self.error = error
+            self.status = _status_of(error)
+            if self.status is Status.REJECTED and self.http_status is not None:
+                self.status = Status.ERROR  # cut off after its answer had begun
+
+    def to_record(self, instance_id: str) -> Record:
+        """The row of this request, as of now."""
+        total = None
+        if self.prompt_tokens is not None and self.completion_tokens is not None:
+            total = self.prompt_tokens + self.completion_tokens
+        return Record(
+            id=new_id(),
+            request_id=self.request_id,
+            created_at=self.created_at,
+            endpoint=self.endpoint,
+            model_name=self.model_name,
+            api_key_id=self.api_key_id,
+            stream=self.stream,
+            status=self.status or Status.SUCCESS,
+            http_status=self.http_status,
+            finish_reason=self.finish_reason,
+            error_type=None if self.error is None else type(self.error).__name__,
+            error_message=None if self.error is None else str(self.error),
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=total,
+            queue_ms=self._ms_since_start(self.first_scheduled_s),
+            ttft_ms=self._ms_since_start(self.first_token_s),
+            duration_ms=(time.monotonic() - self.start_s) * 1000,
+            cold_start=self.cold_start,
+            instance_id=instance_id,
+            metadata=self.metadata,
+            prompt=self.prompt,
+            completion=self.completion,
+        )
+
+    def _ms_since_start(self, moment_s: float | None) -> float | None:
+        return None if moment_s is None else (moment_s - self.start_s) * 1000
+
+
+def trace_of(scope: Scope) -> RequestTrace:
+    """The trace that `TracingMiddleware` made for this request."""
+    trace: RequestTrace = scope["pilotlight.trace"]
+    return trace
+
+
+def _status_of(error: BaseException) -> Status:
+    if isinstance(error, UnavailableError | AuthenticationError):
+        return Status.REJECTED
+    if isinstance(error, DeadlineExceededError):
+        return Status.TIMEOUT
+    if isinstance(error, ClientDisconnectedError):
+        return Status.CANCELLED
+    return Status.ERROR

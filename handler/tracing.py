@@ -1,0 +1,133 @@
+"""Follows each HTTP request from first byte to last: its id, its record, its metrics, its log line.
+
+The record is handed over *before* the last byte of the response goes out, so that a response that a client has
+received whole has its row. Event loop only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+
+import msgspec
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handler.errors import ClientDisconnectedError, SpoolError
+from handler.logs import FIELDS
+from handler.metrics import Metrics
+from handler.requestlog.record import Record
+from handler.trace import RequestTrace
+
+logger = logging.getLogger("handler.access")
+
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left before its response began
+
+
+class TracingMiddleware:
+    """Gives every HTTP request a trace, and closes it before its last byte.
+
+    Args:
+        app: the application.
+        metrics: counts every request.
+        submit: takes the records of requests below `/v1/` that do something (POST).
+        endpoints: the known paths; any other is counted as `other`, so that labels stay few.
+        is_cold: whether a request that arrives now waits for the boot.
+        instance_id: names this process in the records.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        submit: Callable[[Record], None],
+        endpoints: frozenset[str],
+        is_cold: Callable[[], bool],
+        instance_id: str,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._submit = submit
+        self._endpoints = endpoints
+        self._is_cold = is_cold
+        self._instance_id = instance_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Trace HTTP, pass anything else on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = RequestTrace(_request_id(scope), scope["path"], cold_start=self._is_cold())
+        scope["pilotlight.trace"] = trace
+        is_logged = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        closed = False
+
+        def close() -> None:
+            nonlocal closed
+            if not closed:
+                closed = True
+                self._close(scope, trace, is_logged=is_logged)
+
+        async def send_traced(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                trace.http_status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = trace.request_id
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                close()
+            await send(message)
+
+        self._metrics.requests_active.inc()
+        try:
+            await self._app(scope, receive, send_traced)
+        except ClientDisconnectedError as error:
+            trace.fail(error)  # nobody is left to answer, so this is handled
+        except BaseException as error:
+            trace.fail(error)
+            trace.http_status = trace.http_status or 500
+            raise
+        finally:
+            self._metrics.requests_active.dec()
+            close()
+
+    def _close(self, scope: Scope, trace: RequestTrace, *, is_logged: bool) -> None:
+        trace.http_status = trace.http_status or _CLIENT_CLOSED_REQUEST
+        endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
+        self._metrics.observe_request(trace, scope["method"], endpoint)
+        if not is_logged:
+            return
+        record = trace.to_record(self._instance_id)
+        try:
+            self._submit(record)
+        except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
+            logger.exception("record not spooled", extra={FIELDS: msgspec.to_builtins(record) | {"cause": str(error)}})
+        logger.info(
+            "request",
+            extra={
+                FIELDS: {
+                    "request_id": record.request_id,
+                    "endpoint": record.endpoint,
+                    "status": str(record.status),
+                    "http_status": record.http_status,
+                    "duration_ms": _rounded(record.duration_ms),
+                    "ttft_ms": _rounded(record.ttft_ms),
+                    "model_name": record.model_name,
+                    "prompt_tokens": record.prompt_tokens,
+                    "completion_tokens": record.completion_tokens,
+                    "error_type": record.error_type,
+                }
+            },
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id if it is a valid one, else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

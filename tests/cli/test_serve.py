@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from handler.cli.serve import bind, engine_options, ensure_snapshot, listener_address, uvicorn_config
+from handler.engine.snapshot import Snapshot
+from handler.engine.types import EngineOptions
+from handler.errors import ConfigurationError, SnapshotError
+from handler.settings import Settings
+from tests.server import ServerProcess, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environ(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
+    return {
+        "PILOTLIGHT_HOME": str(tmp_path),
+        "DATABASE_URL": "none",
+        "MODEL_NAME": str(tiny_served.directory),
+        "MODEL_DEVICE": "cpu",
+    }
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_any_free_port_is_taken_for_0() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert port > 0
+        assert listener_address(listener) == f"http://127.0.0.1:{port}"
+        with pytest.raises(ConnectionRefusedError):  # nobody is kept waiting while a model is prepared
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    with bind("::1", 0) as listener:
+        assert listener_address(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "key"),
+    [("203.0.113.1", 0, "HOST"), ("no host of this name", 0, "HOST")],
+)
+def test_an_address_that_cannot_be_used_names_its_setting(host: str, port: int, key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        bind(host, port)
+    assert caught.value.key == key
+    assert f"{host}:{port}" in str(caught.value)
+
+
+def test_a_port_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        bind("127.0.0.1", 70000)
+    assert caught.value.key == "PORT"
+
+
+def test_a_port_in_use_is_the_ports_fault() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(ConfigurationError) as caught:
+            bind("127.0.0.1", taken.getsockname()[1])
+    assert caught.value.key == "PORT"
+
+
+def test_the_engine_gets_every_setting_that_it_knows() -> None:
+    settings = Settings.from_env(
+        {
+            "MODEL_DEVICE": "cpu",
+            "TORCH_DTYPE": "bfloat16",
+            "QUANTIZATION": "int8",
+            "MAX_BATCH_SIZE": "3",
+            "MAX_MODEL_LEN": "100",
+            "PREFILL_CHUNK_TOKENS": "300",
+            "KV_CACHE_FRACTION": "0.5",
+        }
+    )
+    options = engine_options(settings)
+    defaults = EngineOptions()
+    for field in EngineOptions.__struct_fields__:
+        assert getattr(options, field) != getattr(defaults, field), field
+    assert (options.max_batch_size, options.max_model_len, options.prefill_chunk_tokens) == (3, 100, 300)
+
+
+def test_a_prepared_model_is_found_and_an_impossible_one_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:
+    assert ensure_snapshot(Settings.from_env(environ)).name == "llama"
+    missing = Settings.from_env(environ | {"MODEL_NAME": str(tmp_path / "missing")})
+    with pytest.raises(SnapshotError, match="could not be prepared"):
+        ensure_snapshot(missing)
+
+
+def test_the_drain_has_the_time_that_the_settings_give() -> None:
+    config = uvicorn_config(lambda: None, Settings.from_env({"DRAIN_TIMEOUT": "0.2"}))  # type: ignore[arg-type]
+    assert config.timeout_graceful_shutdown == 1
+    assert config.access_log is False
+
+
+def test_a_machine_reads_json(environ: dict[str, str]) -> None:
+    with ServerProcess(environ | {"HOST": "127.0.0.1"}) as process:
+        assert process.stop() == 0
+    entries = [msgspec.json.decode(line) for line in process.lines]
+    assert [entry["message"] for entry in entries] == ["ready", "stopping"]
+    ready = entries[0]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", ready["address"])
+    assert (ready["name"], ready["device"], ready["dtype"]) == ("llama", "cpu", "float32")
+    assert set(ready["phases_s"]) >= {"interpreter", "bind", "import_torch", "weights", "warm_up"}
+    assert sum(ready["phases_s"].values()) <= ready["ready_s"] + 0.1
+
+
+def test_people_see_what_is_served_where_and_how_to_try_it(environ: dict[str, str]) -> None:
+    terminal, inner = pty.openpty()
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "handler", "serve", "--port", str(port)],
+        env={"PATH": os.environ["PATH"]} | environ,
+        stdin=subprocess.DEVNULL,
+        stdout=inner,
+        stderr=inner,
+        cwd=ROOT,
+    )
+    os.close(inner)
+    try:
+        shown = b""
+        deadline_s = time.monotonic() + 60
+        while b"curl " not in shown or not shown.endswith(b"\n"):
+            assert time.monotonic() < deadline_s
+            shown += os.read(terminal, 4096)
+        text = shown.decode()
+        assert f"Pilotlight on http://127.0.0.1:{port}" in text
+        assert "llama (LlamaForCausalLM, 1024 tokens of context)" in text
+        assert "cpu, float32, quantization none" in text
+        for phase in ("interpreter", "import_torch", "weights", "warm_up"):
+            assert re.search(rf"{phase} \d+\.\d\d", text)
+        assert "{" not in text.partition("curl ")[0]
+        # The line that it offers works as it stands.
+        _, url, header_flag, header, data_flag, data = shlex.split(text[text.index("curl ") :])
+        assert (header_flag, data_flag) == ("-H", "-d")
+        answer = httpx.post(url, headers=dict([header.split(": ")]), content=data, timeout=30)
+        assert answer.json()["object"] == "chat.completion"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import psutil
+import pytest
+
+from handler.boot import BootTimeline
+
+
+def test_the_timeline_begins_with_the_process() -> None:
+    timeline = BootTimeline()
+    (interpreter,) = timeline.phases
+    age_s = time.time() - psutil.Process().create_time()
+    assert (interpreter.name, interpreter.start_s) == ("interpreter", 0.0)
+    assert interpreter.end_s is not None
+    assert 0.0 < interpreter.end_s <= age_s + 0.1
+    assert timeline.elapsed_s() >= interpreter.end_s
+
+
+def test_phases_stand_in_the_order_they_began_and_nest() -> None:
+    timeline = BootTimeline()
+    with timeline.phase("outer"), timeline.phase("inner"):
+        open_phases = timeline.phases
+    assert [(phase.name, phase.end_s) for phase in open_phases[1:]] == [("outer", None), ("inner", None)]
+    _, outer, inner = timeline.phases
+    assert outer.end_s is not None
+    assert inner.end_s is not None
+    assert outer.start_s <= inner.start_s <= inner.end_s <= outer.end_s
+
+
+def test_a_phase_that_failed_stays_open() -> None:
+    timeline = BootTimeline()
+    with pytest.raises(ZeroDivisionError), timeline.phase("weights"):
+        raise ZeroDivisionError
+    assert timeline.phases[-1].end_s is None
+    assert timeline.ready_s is None
+
+
+def test_ready_is_a_moment() -> None:
+    timeline = BootTimeline()
+    before_s = timeline.elapsed_s()
+    timeline.mark_ready()
+    assert timeline.ready_s is not None
+    assert before_s <= timeline.ready_s <= timeline.elapsed_s()
+
+
+def test_threads_may_write_side_by_side() -> None:
+    timeline = BootTimeline()
+    barrier = threading.Barrier(4)
+
+    def work(name: str) -> None:
+        barrier.wait()
+        for number in range(50):
+            with timeline.phase(f"{name}-{number}"):
+                pass
+
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(timeline.phases) == 201
+    assert all(phase.end_s is not None for phase in timeline.phases)

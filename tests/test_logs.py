@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from handler.logs import FIELDS, JsonFormatter, TextFormatter, configure_logging
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def root_as_before() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("", "uvicorn", "uvicorn.error", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    handlers = list(loggers[0].handlers)
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def record(message: str, fields: dict[str, Any] | None = None) -> logging.LogRecord:
+    made = logging.LogRecord("handler.x", logging.WARNING, __file__, 1, message, (), None)
+    if fields is not None:
+        setattr(made, FIELDS, fields)
+    return made
+
+
+def test_json_has_what_every_line_has_and_the_fields_of_the_call() -> None:
+    entry = json.loads(JsonFormatter().format(record("hello", {"request_id": "r", "duration_ms": 1.5, "gone": None})))
+    time = entry.pop("time")
+    assert time.endswith("+00:00")
+    assert entry == {
+        "level": "warning",
+        "logger": "handler.x",
+        "message": "hello",
+        "request_id": "r",
+        "duration_ms": 1.5,
+        "gone": None,
+    }
+
+
+@pytest.mark.parametrize("text", ["line\nbreak", "\ud800", "\x1b[2J", "\u2028", '"'])
+def test_json_is_one_line_whatever_the_text(text: str) -> None:
+    line = JsonFormatter().format(record(text, {"field": text, "big": 2**80}))
+    assert "\n" not in line
+    entry = json.loads(line)
+    assert (entry["message"], entry["field"]) == (text, text)
+
+
+def test_an_exception_travels_in_the_entry() -> None:
+    made = record("failed")
+    try:
+        int("no number")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    assert "ValueError: invalid literal" in json.loads(JsonFormatter().format(made))["exception"]
+    assert TextFormatter().format(made).splitlines()[-1].startswith("ValueError: invalid literal")
+
+
+def test_text_shows_what_is_known() -> None:
+    line = TextFormatter().format(record("hello", {"status": "success", "gone": None}))
+    assert line.endswith("warning hello status=success")
+
+
+def test_what_a_client_wrote_cannot_play_with_the_terminal() -> None:
+    line = TextFormatter().format(record("request", {"endpoint": "/v1/\x1b[2J\n12:00:00 forged"}))
+    assert line.splitlines() == [line]
+    assert "\x1b" not in line
+
+
+def test_a_terminal_gets_text_and_anything_else_json() -> None:
+    for stream, is_json in ((io.StringIO(), True), (Terminal(), False)):
+        configure_logging("info", stream)
+        logging.getLogger("handler.y").info("hello")
+        assert stream.getvalue().startswith("{") == is_json
+        assert "hello" in stream.getvalue()
+
+
+def test_the_level_holds_and_uvicorn_speaks_only_of_trouble() -> None:
+    stream = io.StringIO()
+    configure_logging("info", stream)
+    logging.getLogger("handler.y").debug("a")
+    logging.getLogger("uvicorn.error").info("b")
+    logging.getLogger("uvicorn.error").warning("c")
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["c"]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler.engine.snapshot import Snapshot
+from handler.errors import SpoolError
+from handler.logs import FIELDS
+from handler.requestlog.record import Record
+from tests.asgi import Application, Exchange
+
+PATH = "/v1/completions"
+
+
+@pytest.fixture
+async def application(tiny_served: Snapshot, tmp_path: Path) -> AsyncIterator[Application]:
+    async with Application(tiny_served, tmp_path) as application:
+        yield application
+
+
+def asking(**fields: object) -> dict[str, Any]:
+    return {"model": "llama", "prompt": "hi", "max_tokens": 3, "ignore_eos": True} | fields
+
+
+async def answer(application: Application, body: object, **headers: str) -> Exchange:
+    exchange = Exchange(application, PATH, body, **headers)
+    await exchange.done()
+    return exchange
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
+async def test_a_valid_id_of_the_client_is_kept_everywhere(application: Application, given: str) -> None:
+    exchange = await answer(application, asking(), x_request_id=given)
+    assert exchange.headers["x-request-id"] == given
+    assert f'"cmpl-{given}"'.encode() in exchange.body
+    (record,) = application.records()
+    assert record.request_id == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\tb", "é", "../x", "a;drop"])
+async def test_any_other_is_replaced(application: Application, given: str) -> None:
+    exchange = await answer(application, asking(), x_request_id=given)
+    made = exchange.headers["x-request-id"]
+    assert made != given
+    assert len(made) == 32
+    assert f'"cmpl-{made}"'.encode() in exchange.body
+    (record,) = application.records()
+    assert record.request_id == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"), [({"stream": True}, 3), ({"stream": False}, 3), ({"model": "other"}, None)]
+)
+async def test_the_record_is_there_before_the_last_byte(
+    application: Application, fields: dict[str, object], tokens: int | None
+) -> None:
+    exchange = Exchange(application, PATH, asking(**fields))
+    found: list[Record] = []
+    exchange.before_last = lambda: found.extend(application.records())
+    await exchange.done()
+    assert exchange.is_complete
+    (record,) = found
+    assert (record.http_status, record.completion_tokens) == (exchange.status, tokens)
+    assert application.records() == []
+
+
+async def test_only_what_does_something_is_a_record(application: Application) -> None:
+    for path in ("/v1/models", "/health", "/metrics"):
+        await application.client.get(path)
+    await application.client.post("/elsewhere")
+    assert application.records() == []
+    await application.client.post("/v1/elsewhere")
+    (record,) = application.records()
+    assert (record.endpoint, record.http_status) == ("/v1/elsewhere", 404)
+
+
+async def test_every_record_has_its_log_line(application: Application, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "handler.access")
+    await answer(application, asking(metadata={"team": "a"}))
+    await answer(application, asking(max_tokens=0))
+    good, bad = [getattr(entry, FIELDS) for entry in caplog.records if entry.name == "handler.access"]
+    records = application.records()
+    for entry, record in zip((good, bad), records, strict=True):
+        assert entry["request_id"] == record.request_id
+        assert entry["status"] == record.status
+        assert entry["duration_ms"] == pytest.approx(record.duration_ms, abs=0.1)
+    assert (good["model_name"], good["prompt_tokens"], good["completion_tokens"]) == ("llama", 2, 3)
+    assert good["error_type"] is None
+    assert bad["error_type"] == "InvalidRequestError"
+    assert records[0].metadata == {"team": "a"}
+    assert len({record.instance_id for record in records}) == 1
+
+
+async def test_a_full_disk_does_not_spoil_the_answer(
+    application: Application, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(record: Record) -> None:
+        raise SpoolError("no space left")
+
+    monkeypatch.setattr(application.spool, "append", refuse)
+    exchange = await answer(application, asking())
+    assert exchange.status == 200
+    assert exchange.is_complete
+    (entry,) = [getattr(entry, FIELDS) for entry in caplog.records if entry.message == "record not spooled"]
+    assert entry["cause"] == "no space left"
+    assert entry["request_id"] == exchange.headers["x-request-id"]
+    assert entry["completion_tokens"] == 3
