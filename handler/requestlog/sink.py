@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ UrlProvider = Callable[[], Awaitable[str]]
 
 BATCH_RECORDS = 250
 BATCH_BYTES = 1024 * 1024
-LINGER_S = 0.2
+INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 30.0
 FIRST_PAUSE_S = 0.1
@@ -52,7 +53,7 @@ class LogSink:
         pool_size: int = 4,
         batch_records: int = BATCH_RECORDS,
         batch_bytes: int = BATCH_BYTES,
-        linger_s: float = LINGER_S,
+        interval_s: float = INTERVAL_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
@@ -66,7 +67,8 @@ class LogSink:
             pool_size: connections at most; a backlog is shipped over all of them.
             batch_records: records in one transaction at most.
             batch_bytes: of spooled bytes shipped at once, about.
-            linger_s: pause before a lone record is shipped, so that its successors can share the transaction.
+            interval_s: least time between two rounds of shipping, so that records of a busy time share a
+                transaction; after a quiet time a record is shipped at once.
             connect_timeout_s: for an attempt to connect.
             statement_timeout_s: for each statement.
             longest_pause_s: between two attempts.
@@ -79,7 +81,7 @@ class LogSink:
         self._pool_size = pool_size
         self._window_records = batch_records * pool_size
         self._batch_bytes = batch_bytes
-        self._linger_s = linger_s
+        self._interval_s = interval_s
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._longest_pause_s = longest_pause_s
@@ -202,6 +204,7 @@ class LogSink:
 
     async def _ship(self, database: LogDatabase) -> None:
         while not self._closing:
+            round_end_s = time.monotonic() + self._interval_s
             self._spooled.clear()
             while (batch := self._spool.read(self._window_records, self._batch_bytes)) is not None:
                 written = await database.write(batch.records)
@@ -213,7 +216,7 @@ class LogSink:
                 self._attempts = 0
                 self._settled.set()
             await self._spooled.wait()
-            await self._unless_hurried(self._linger_s)
+            await self._unless_hurried(round_end_s - time.monotonic())
 
     async def _pause(self) -> None:
         """Wait before the next attempt: twice as long each time up to a limit, not in step with others."""
@@ -231,6 +234,7 @@ class LogSink:
             await self._unless_hurried(pause_s)
 
     async def _unless_hurried(self, pause_s: float) -> None:
+        """Sleep, but not while somebody waits in flush."""
         try:
             async with asyncio.timeout(pause_s):
                 await self._hurried.wait()

@@ -49,6 +49,18 @@ async def test_rows_arrive_without_anybody_flushing(tmp_path, postgres_url):
             await until(lambda written=number + 1: sink.rows_written_total == written)
 
 
+async def test_after_a_quiet_time_a_record_is_shipped_at_once_and_its_successors_wait(tmp_path, postgres_url):
+    async with running(tmp_path, postgres_url, interval_s=0.0) as sink:
+        await until(lambda: sink.connected)
+        sink._interval_s = 3600.0
+        sink.submit(make_record(1))  # ends a round that has no pause behind it
+        await until(lambda: sink.rows_written_total == 1)
+        sink.submit(make_record(2))
+        sink.submit(make_record(3))
+        assert await sink.flush(20)
+        assert sink.rows_written_total == 3
+
+
 async def test_records_shipped_twice_give_one_row(tmp_path, postgres_url, log_connection):
     records = [make_record(number) for number in range(10)]
     written = []
