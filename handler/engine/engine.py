@@ -6,6 +6,7 @@ loop's `call_soon_threadsafe`), once per step. torch is imported in the thread, 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import logging
@@ -162,9 +163,12 @@ class Engine:
         try:
             post(partial(on_boot, None))
             self._serve(core, post)
-        except Exception:  # without this the thread would die and still call itself ready
+        except Exception as error:  # without this the thread would die and still call itself ready
             logger.exception("engine thread failed")
             self.state = EngineState.FAILED
+            event = _failed(error)
+            with contextlib.suppress(RuntimeError):  # the consumer's loop is closed: nobody waits any more
+                post(partial(_deliver, [(listener, event) for listener in self._listeners.values()]))
         else:
             self.state = EngineState.STOPPED
 

@@ -66,23 +66,33 @@ class PackedLinear:
 class Int8Linear:
     """Symmetric int8 weights, one scale per output row; activations quantised anew in each call, one scale per row.
 
-    Integer sums are exact, so a row of the result has the same bits whatever other rows are in `x`.
+    Integer sums are exact, so a row of the result has the same bits whatever other rows are in `x`. With two `digits`
+    what the first quantisation of `x` left over is quantised and multiplied as well.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, digits: int = 1) -> None:
         quantised, scales = quantise_rows(weight.float())
         self._weight = quantised.t()
         self._scales = scales.squeeze(1)  # (out_features,)
         self._bias = bias
+        self._digits = digits
 
     def __call__(self, x: Tensor) -> Tensor:
         """Quantise, multiply integers, scale back."""
         quantised, scales = quantise_rows(x)
-        product = torch._int_mm(quantised, self._weight) * scales  # noqa: SLF001  (the only int8 matmul torch has)
+        product = self._multiply(quantised) * scales
+        for _ in range(1, self._digits):
+            x = x - quantised * scales
+            quantised, scales = quantise_rows(x)
+            product += self._multiply(quantised) * scales
         product *= self._scales
         if self._bias is not None:
             product += self._bias
         return product.to(x.dtype)
+
+    def _multiply(self, quantised: Tensor) -> Tensor:
+        """Int8 (T, in_features) -> int32 (T, out_features)."""
+        return torch._int_mm(quantised, self._weight)  # noqa: SLF001  (the only int8 matmul torch has)
 
 
 def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

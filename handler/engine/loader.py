@@ -16,6 +16,7 @@ from handler.engine.config import ModelConfig
 from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear
 from handler.engine.model import Decoder, Layer, RmsNorm
 from handler.engine.rope import RotaryEmbedding
+from handler.engine.rotation import Rotation
 from handler.errors import CorruptSnapshotError
 
 
@@ -26,37 +27,63 @@ class Precision(msgspec.Struct, frozen=True):
     dtype: torch.dtype
     quantization: Literal["none", "int8"]
 
-    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """A linear layer from its stored weight (out_features, in_features) and bias (out_features,)."""
-        moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+    def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
+        """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
         if self.quantization == "int8":
-            return Int8Linear(weight.to(self.device), moved_bias)
-        if PackedLinear.is_available(self.device, self.dtype):
-            return PackedLinear(weight.to(self.device, self.dtype), moved_bias)
-        return FloatLinear(weight.to(self.device, self.dtype), moved_bias)
+            moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+            return Int8Linear(weight.to(self.device), moved_bias, digits)
+        return self.float_linear(weight, bias)
+
+    def float_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """A layer that is never quantised."""
+        moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+        kind = PackedLinear if PackedLinear.is_available(self.device, self.dtype) else FloatLinear
+        return kind(weight.to(self.device, self.dtype), moved_bias)
 
 
-class Parameter(msgspec.Struct, frozen=True):
-    """One parameter of the decoder and the stored tensors, by name and shape, that are fused into it."""
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter of the decoder and the stored tensors, by name and shape, that are fused into it.
+
+    Attributes:
+        key: its name in the decoder.
+        kind: what it becomes.
+        weights: stored weights, fused along their rows.
+        biases: stored biases of a linear layer, fused likewise.
+        input_norm: for a layer that reads the residual stream, the norm before it; folded into it under a rotation.
+        writes_residual: whether the layer's output is added to the residual stream.
+        is_folded: whether a norm's weights become ones under a rotation.
+        digits: of its activations, where they are int8.
+    """
 
     key: str
     kind: Literal["embedding", "norm", "linear"]
     weights: dict[str, tuple[int, ...]]
     biases: dict[str, tuple[int, ...]] = {}
+    input_norm: str | None = None
+    writes_residual: bool = False
+    is_folded: bool = False
+    digits: int = 1
 
-    @property
-    def stored(self) -> dict[str, tuple[int, ...]]:
+    def stored(self, rotation: Rotation | None) -> dict[str, tuple[int, ...]]:
         """All tensors that the checkpoint must hold for this parameter."""
-        return self.weights | self.biases
+        if rotation is None or self.input_norm is None:
+            return self.weights | self.biases
+        return self.weights | self.biases | {self.input_norm: (rotation.size,)}
 
-    def build(self, tensors: dict[str, Tensor], precision: Precision) -> Tensor | Linear:
+    def build(self, tensors: dict[str, Tensor], precision: Precision, rotation: Rotation | None) -> Tensor | Linear:
         """The parameter in its final form, on its device."""
         weight = _fuse([tensors[name] for name in self.weights])
         if self.kind == "norm":
+            weight = torch.ones_like(weight) if rotation is not None and self.is_folded else weight
             return weight.to(precision.device, precision.dtype)
         if self.kind == "embedding":
             return weight.to(precision.device)  # rows are converted when looked up; on the CPU it stays mapped
-        return precision.linear(weight, _fuse([tensors[name] for name in self.biases]) if self.biases else None)
+        bias = _fuse([tensors[name] for name in self.biases]) if self.biases else None
+        if rotation is not None and self.input_norm is not None:
+            weight = rotation.columns(weight.float() * tensors[self.input_norm].float())
+        if rotation is not None and self.writes_residual:
+            weight, bias = rotation.rows(weight), None if bias is None else rotation.rows(bias)
+        return precision.linear(weight, bias, self.digits)
 
 
 def load_decoder(
@@ -67,30 +94,12 @@ def load_decoder(
     Raises:
         CorruptSnapshotError: a tensor is missing, unknown, given twice or of the wrong shape.
     """
-    owners = {name: parameter for parameter in parameters(config) for name in parameter.stored}
-    arrived: dict[str, dict[str, Tensor]] = {}
-    built: dict[str, Any] = {}
-    for name, tensor in tensors:
-        if _is_redundant(name, config):
-            continue
-        owner = owners.pop(name, None)
-        if owner is None:
-            is_known = any(name in parameter.stored for parameter in parameters(config))
-            fault = "is stored twice" if is_known else f"does not belong to a {config.architecture}"
-            raise CorruptSnapshotError(f"tensor {name} {fault}")
-        if tuple(tensor.shape) != owner.stored[name]:
-            raise CorruptSnapshotError(f"tensor {name} is {tuple(tensor.shape)}, expected {owner.stored[name]}")
-        group = arrived.setdefault(owner.key, {})
-        group[name] = tensor
-        if len(group) == len(owner.stored):
-            built[owner.key] = owner.build(arrived.pop(owner.key), precision)
-    if owners:
-        raise CorruptSnapshotError(f"{len(owners)} tensors are missing, the first is {min(owners)}")
-    if config.tie_word_embeddings:
-        built["head"] = precision.linear(built["embedding"], None)
+    rotation = Rotation(config.hidden_size) if precision.quantization == "int8" else None
+    built = _build_all(config, tensors, precision, rotation)
     return Decoder(
         config,
         embedding=built["embedding"],
+        embedding_rotation=None if rotation is None else precision.float_linear(rotation.matrix().t(), None),
         layers=[_layer(config, built, index) for index in range(config.num_layers)],
         norm=RmsNorm(built["norm"], config.rms_norm_eps),
         head=built["head"],
@@ -99,13 +108,44 @@ def load_decoder(
     )
 
 
+def _build_all(
+    config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], precision: Precision, rotation: Rotation | None
+) -> dict[str, Any]:
+    """Every parameter by its key, each built as soon as its last tensor has come."""
+    users: dict[str, list[Parameter]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for parameter in parameters(config):
+        for name, shape in parameter.stored(rotation).items():
+            users.setdefault(name, []).append(parameter)
+            shapes[name] = shape
+    arrived: dict[str, dict[str, Tensor]] = {}
+    built: dict[str, Any] = {}
+    for name, tensor in tensors:
+        if _is_redundant(name, config):
+            continue
+        if name not in users:
+            fault = "is stored twice" if name in shapes else f"does not belong to a {config.architecture}"
+            raise CorruptSnapshotError(f"tensor {name} {fault}")
+        if tuple(tensor.shape) != shapes[name]:
+            raise CorruptSnapshotError(f"tensor {name} is {tuple(tensor.shape)}, expected {shapes[name]}")
+        for user in users.pop(name):
+            group = arrived.setdefault(user.key, {})
+            group[name] = tensor
+            if len(group) == len(user.stored(rotation)):
+                built[user.key] = user.build(arrived.pop(user.key), precision, rotation)
+    if users:
+        raise CorruptSnapshotError(f"{len(users)} tensors are missing, the first is {min(users)}")
+    return built
+
+
 def parameters(config: ModelConfig) -> Iterator[Parameter]:
     """Every parameter of the decoder, with the names that transformers gives its tensors."""
     hidden = config.hidden_size
-    yield Parameter("embedding", "embedding", {"model.embed_tokens.weight": (config.vocab_size, hidden)})
-    yield Parameter("norm", "norm", {"model.norm.weight": (hidden,)})
-    if not config.tie_word_embeddings:
-        yield Parameter("head", "linear", {"lm_head.weight": (config.vocab_size, hidden)})
+    embedding, norm = "model.embed_tokens.weight", "model.norm.weight"
+    head = embedding if config.tie_word_embeddings else "lm_head.weight"
+    yield Parameter(key="embedding", kind="embedding", weights={embedding: (config.vocab_size, hidden)})
+    yield Parameter(key="norm", kind="norm", weights={norm: (hidden,)}, is_folded=True)
+    yield Parameter(key="head", kind="linear", weights={head: (config.vocab_size, hidden)}, input_norm=norm)
     for index in range(config.num_layers):
         yield from _layer_parameters(config, index)
 
@@ -113,26 +153,37 @@ def parameters(config: ModelConfig) -> Iterator[Parameter]:
 def _layer_parameters(config: ModelConfig, index: int) -> Iterator[Parameter]:
     hidden, inner, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     query, key_value = config.num_heads * head_dim, config.num_kv_heads * head_dim
+    prefix = f"model.layers.{index}."
+    before_attention, before_mlp = f"{prefix}input_layernorm.weight", f"{prefix}post_attention_layernorm.weight"
 
-    def norm(key: str, name: str, size: int) -> Parameter:
-        return Parameter(f"{index}.{key}", "norm", {f"model.layers.{index}.{name}.weight": (size,)})
+    def norm(key: str, name: str, size: int, *, is_folded: bool = False) -> Parameter:
+        return Parameter(key=f"{index}.{key}", kind="norm", weights={name: (size,)}, is_folded=is_folded)
 
-    def linear(key: str, rows: dict[str, int], columns: int, *, bias: bool) -> Parameter:
-        prefix = f"model.layers.{index}."
-        weights: dict[str, tuple[int, ...]] = {f"{prefix}{name}.weight": (size, columns) for name, size in rows.items()}
-        biases: dict[str, tuple[int, ...]] = {f"{prefix}{name}.bias": (size,) for name, size in rows.items()}
-        return Parameter(f"{index}.{key}", "linear", weights, biases if bias else {})
+    def linear(
+        key: str, rows: dict[str, int], columns: int, *, bias: bool, input_norm: str | None = None, digits: int = 1
+    ) -> Parameter:
+        return Parameter(
+            key=f"{index}.{key}",
+            kind="linear",
+            weights={f"{prefix}{name}.weight": (size, columns) for name, size in rows.items()},
+            biases={f"{prefix}{name}.bias": (size,) for name, size in rows.items()} if bias else {},
+            input_norm=input_norm,
+            writes_residual=input_norm is None,
+            digits=digits,
+        )
 
-    yield norm("input_norm", "input_layernorm", hidden)
-    yield norm("post_attention_norm", "post_attention_layernorm", hidden)
+    yield norm("input_norm", before_attention, hidden, is_folded=True)
+    yield norm("post_attention_norm", before_mlp, hidden, is_folded=True)
     if config.qk_norm:
-        yield norm("query_norm", "self_attn.q_norm", head_dim)
-        yield norm("key_norm", "self_attn.k_norm", head_dim)
+        yield norm("query_norm", f"{prefix}self_attn.q_norm.weight", head_dim)
+        yield norm("key_norm", f"{prefix}self_attn.k_norm.weight", head_dim)
     projections = {"self_attn.q_proj": query, "self_attn.k_proj": key_value, "self_attn.v_proj": key_value}
-    yield linear("qkv", projections, hidden, bias=config.qkv_bias)
+    gate_up = {"mlp.gate_proj": inner, "mlp.up_proj": inner}
+    yield linear("qkv", projections, hidden, bias=config.qkv_bias, input_norm=before_attention)
     yield linear("output", {"self_attn.o_proj": hidden}, query, bias=config.output_bias)
-    yield linear("gate_up", {"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden, bias=config.mlp_bias)
-    yield linear("down", {"mlp.down_proj": hidden}, inner, bias=config.mlp_bias)
+    yield linear("gate_up", gate_up, hidden, bias=config.mlp_bias, input_norm=before_mlp)
+    # What enters here is no stream that a rotation could even out, and has outliers of its own.
+    yield linear("down", {"mlp.down_proj": hidden}, inner, bias=config.mlp_bias, digits=2)
 
 
 def _layer(config: ModelConfig, built: dict[str, Any], index: int) -> Layer:

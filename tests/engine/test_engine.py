@@ -302,6 +302,19 @@ def test_a_thread_that_is_stuck_has_no_heartbeat(tiny_snapshot: TinySnapshot) ->
     assert engine.stop(WAIT_S)
 
 
+def test_the_end_of_the_thread_is_told_to_all_who_wait(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama")).start()
+    handles = [consumer.submit([1, 2], greedy(200)) for _ in range(3)]
+    consumer.run_until(lambda: all(consumer.events[handle.sequence_id] for handle in handles))
+    consumer.engine._inbox.put(lambda core: core.no_such_attribute)
+    for handle in handles:
+        last = consumer.wait(handle)[-1]
+        assert last.finish_reason is FinishReason.ERROR
+        assert "AttributeError" in str(last.error)
+    assert consumer.engine.state is EngineState.FAILED
+    assert consumer.engine.stop(WAIT_S)
+
+
 def test_a_consumer_that_is_gone_ends_the_engine_visibly(
     tiny_snapshot: TinySnapshot, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,78 @@
+"""What int8 costs in quality, on the embedded model and a fixed text, against float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from handler.boot import BootTimeline
+from handler.engine.core import EngineCore, load_core
+from handler.engine.snapshot import Snapshot
+from handler.engine.types import Chunk, EngineOptions, SamplingParams, Sequence
+
+LICENSE = Path(__file__).parent.parent.parent / "LICENSE"
+QUESTIONS = ("What is the capital of France?", "Why is the sky blue?", "Write a short story about a clever fox.")
+
+
+def next_token_logprobs(core: EngineCore, tokens: list[int]) -> Tensor:
+    """Log probabilities after each of `tokens`, (len(tokens), vocab_size), from one pass over all of them."""
+    runner = core._runner
+    cache, attention, decoder = runner._cache, runner._attention, runner._decoder
+    sequence = Sequence(0, tokens, SamplingParams(max_tokens=1))
+    num_blocks = -(-len(tokens) // cache.block_size)
+    sequence.block_table = list(range(1, num_blocks + 1))
+    slots = torch.arange(cache.block_size, cache.block_size + len(tokens))
+    tiles = attention.plan([Chunk(sequence, 0, len(tokens))])
+    with torch.inference_mode():
+        hidden = decoder.forward(torch.tensor(tokens), torch.arange(len(tokens)), slots, tiles, attention, cache)
+        return decoder.logits(hidden).log_softmax(dim=-1)
+
+
+def losses(logprobs: Tensor, tokens: list[int]) -> Tensor:
+    """Negative log likelihood of each token but the first."""
+    return -logprobs[:-1].gather(1, torch.tensor(tokens[1:])[:, None]).squeeze(1)
+
+
+def texts(core: EngineCore) -> list[list[int]]:
+    """Two pages of legal prose, and a conversation in the model's own template."""
+    tokenizer, template = core.model.tokenizer, core.model.chat_template
+    assert template is not None
+    messages = [{"role": role, "content": text} for text in QUESTIONS for role in ("user", "assistant")]
+    prose = LICENSE.read_text(encoding="utf-8")[2000:7000]
+    return [
+        tokenizer.encode(prose, add_special_tokens=False),
+        tokenizer.encode(template.render(messages), add_special_tokens=False),
+    ]
+
+
+@pytest.fixture(scope="module")
+def int8_core(embedded_snapshot: Snapshot) -> EngineCore:
+    options = EngineOptions(device="cpu", dtype="float32", quantization="int8")
+    return load_core(embedded_snapshot, options, BootTimeline())
+
+
+def test_int8_stays_close_to_float32(embedded_core: EngineCore, int8_core: EngineCore) -> None:
+    divergences, exact_losses, rounded_losses = [], [], []
+    for tokens in texts(embedded_core):
+        exact, rounded = next_token_logprobs(embedded_core, tokens), next_token_logprobs(int8_core, tokens)
+        divergences.append((exact.exp() * (exact - rounded)).sum(dim=-1))
+        exact_losses.append(losses(exact, tokens))
+        rounded_losses.append(losses(rounded, tokens))
+    assert float(torch.cat(divergences).mean()) < 0.02  # 0.008 when this was written
+    perplexity, exact_perplexity = (float(torch.cat(parts).mean().exp()) for parts in (rounded_losses, exact_losses))
+    assert perplexity == pytest.approx(exact_perplexity, rel=0.02)
+
+
+def test_int8_still_knows_the_capital_of_france(int8_core: EngineCore) -> None:
+    template = int8_core.model.chat_template
+    assert template is not None
+    prompt = template.render([{"role": "user", "content": QUESTIONS[0]}])
+    tokens = int8_core.model.tokenizer.encode(prompt, add_special_tokens=False)
+    int8_core.add(0, tokens, SamplingParams(max_tokens=20, temperature=0.0))
+    text = ""
+    while int8_core.has_work:
+        text += "".join(event.text for _, event in int8_core.step())
+    assert "Paris" in text
