@@ -47,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Look at everything, even after something was found wrong."""
     findings = [
+        _look("device", lambda: _device(settings)),
         _look("snapshot", lambda: _snapshot(settings)),
         _look("model", lambda: _model(settings)),
         _look("database", lambda: _database(settings)),
@@ -67,6 +68,19 @@ def _look(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, is_good=False, detail=str(error))
     except Exception as error:  # noqa: BLE001  (a damaged file can make a library raise anything; the rest is looked at too)
         return Finding(subject, is_good=False, detail=f"{type(error).__name__}: {error}")
+
+
+def _device(settings: Settings) -> str:
+    import torch  # noqa: PLC0415  (only what looks at the model pays for it)
+
+    from handler.engine.kv_cache import free_memory_bytes  # noqa: PLC0415
+    from handler.engine.precision import resolve_precision  # noqa: PLC0415
+
+    precision = resolve_precision(engine_options(settings))
+    device = precision.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    dtype = str(precision.dtype).removeprefix("torch.")
+    return f"{device} ({name}), {dtype}, {free_memory_bytes(device) / 2**30:.1f} GiB free, torch {torch.__version__}"
 
 
 def _snapshot(settings: Settings) -> str:
@@ -130,4 +144,4 @@ def _print(settings: Settings, findings: list[Finding]) -> None:
     for finding in findings:
         mark = "[green]good[/green]" if finding.is_good else "[red]wrong[/red]"
         console.print(f"{mark}  {finding.subject}: ", end="")
-        console.print(finding.detail, markup=False, highlight=False)
+        console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)

@@ -17,8 +17,9 @@ from handler.engine.config import ModelConfig, read_config
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
 from handler.engine.loaded import LoadedModel
-from handler.engine.loader import Precision, load_decoder
+from handler.engine.loader import load_decoder
 from handler.engine.output import SequenceOutput
+from handler.engine.precision import resolve_precision
 from handler.engine.runner import Runner
 from handler.engine.sampler import Sampler
 from handler.engine.scheduler import Scheduler
@@ -29,8 +30,6 @@ from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import ConfigurationError, EngineError
 
 BLOCK_TOKENS = 32
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class EngineCore:
@@ -125,7 +124,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         SnapshotError: the snapshot is damaged or not supported.
     """
     config = read_config(snapshot.directory)
-    precision = _precision(config, options)
+    precision = resolve_precision(options)
     max_model_len = _max_model_len(config, options)
     with timeline.phase("tokenizer"):
         tokenizer = Tokenizer(snapshot.directory)
@@ -181,30 +180,6 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
             core.step()
         scheduler.prefix_query_tokens = 0  # nobody's query
     return core
-
-
-def _precision(config: ModelConfig, options: EngineOptions) -> Precision:
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but torch finds no CUDA device")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError("MODEL_DEVICE", f"torch knows no device {name}") from error
-    if device.type not in {"cpu", "cuda"}:
-        raise ConfigurationError("MODEL_DEVICE", f"{name} is neither cpu nor cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but there are {torch.cuda.device_count()} devices")
-    dtype_name = options.dtype
-    if dtype_name == "auto":
-        dtype_name = "float32" if device.type == "cpu" else "bfloat16"
-    if dtype_name not in _DTYPES:
-        raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
-    if options.quantization == "int8" and device.type != "cpu":
-        raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
-    return Precision(device, _DTYPES[dtype_name], options.quantization)
 
 
 def _max_model_len(config: ModelConfig, options: EngineOptions) -> int:

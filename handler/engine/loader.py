@@ -13,32 +13,12 @@ import torch
 from torch import Tensor
 
 from handler.engine.config import ModelConfig
-from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear
+from handler.engine.linear import Linear
 from handler.engine.model import Decoder, Layer, RmsNorm
+from handler.engine.precision import Precision
 from handler.engine.rope import RotaryEmbedding
 from handler.engine.rotation import Rotation
 from handler.errors import CorruptSnapshotError
-
-
-class Precision(msgspec.Struct, frozen=True):
-    """Where parameters live and in which form. `dtype` is that of activations and unquantised weights."""
-
-    device: torch.device
-    dtype: torch.dtype
-    quantization: Literal["none", "int8"]
-
-    def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
-        """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
-        if self.quantization == "int8":
-            moved_bias = None if bias is None else bias.to(self.device, self.dtype)
-            return Int8Linear(weight.to(self.device), moved_bias, digits)
-        return self.float_linear(weight, bias)
-
-    def float_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """A layer that is never quantised."""
-        moved_bias = None if bias is None else bias.to(self.device, self.dtype)
-        kind = PackedLinear if PackedLinear.is_available(self.device, self.dtype) else FloatLinear
-        return kind(weight.to(self.device, self.dtype), moved_bias)
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

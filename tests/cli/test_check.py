@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from handler.__main__ import main
 from handler.engine.snapshot import Snapshot
 from handler.settings import Settings
 
-SUBJECTS = ["snapshot", "model", "database", "spool"]
+SUBJECTS = ["device", "snapshot", "model", "database", "spool"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,17 @@ def test_all_is_good(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path)
         "llama: LlamaForCausalLM on cpu, float32, quantization none, 1024 tokens"
     )
     assert report["spool"]["detail"].startswith(str(tmp_path / "home" / "spool"))
+
+
+def test_the_device_is_named_and_a_missing_one_is_wrong(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detail = check(capsysbinary, 0)["device"]["detail"]
+    assert re.fullmatch(r"cpu \(\d+ threads\), float32, \d+\.\d GiB free, torch .+", detail)
+    monkeypatch.setenv("MODEL_DEVICE", "cuda:77")
+    report = check(capsysbinary, 1)
+    assert not report["device"]["is_good"]
+    assert report["device"]["detail"].startswith("MODEL_DEVICE: cuda:77")
 
 
 def test_a_model_that_is_not_prepared(
@@ -119,7 +131,7 @@ def test_people_get_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert "MAX_BATCH_SIZE" in shown
     assert "alice" in shown
     assert "hunter2" not in shown
-    assert shown.count("good  ") == 4
+    assert shown.count("good  ") == len(SUBJECTS)
 
 
 def test_brackets_in_a_setting_are_no_markup(

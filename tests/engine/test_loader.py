@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from handler.engine.config import ModelConfig, parse_config
-from handler.engine.loader import Precision, load_decoder, parameters
+from handler.engine.loader import load_decoder, parameters
 from handler.engine.model import Decoder
+from handler.engine.precision import Precision
 from handler.errors import CorruptSnapshotError
 from tests.tiny_models import VARIANTS, make_model
 

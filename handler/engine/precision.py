@@ -1,0 +1,65 @@
+"""On which device and in which form the parameters live: what the options say, checked against this machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import torch
+from torch import Tensor
+
+from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear
+from handler.engine.types import EngineOptions
+from handler.errors import ConfigurationError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Precision(msgspec.Struct, frozen=True):
+    """Where parameters live and in which form. `dtype` is that of activations and unquantised weights."""
+
+    device: torch.device
+    dtype: torch.dtype
+    quantization: Literal["none", "int8"]
+
+    def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
+        """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
+        if self.quantization == "int8":
+            moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+            return Int8Linear(weight.to(self.device), moved_bias, digits)
+        return self.float_linear(weight, bias)
+
+    def float_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """A layer that is never quantised."""
+        moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+        kind = PackedLinear if PackedLinear.is_available(self.device, self.dtype) else FloatLinear
+        return kind(weight.to(self.device, self.dtype), moved_bias)
+
+
+def resolve_precision(options: EngineOptions) -> Precision:
+    """What `options` ask for, with every `auto` decided.
+
+    Raises:
+        ConfigurationError: this machine has no such device, or the choices do not go together.
+    """
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but torch finds no CUDA device")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError("MODEL_DEVICE", f"torch knows no device {name}") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigurationError("MODEL_DEVICE", f"{name} is neither cpu nor cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but there are {torch.cuda.device_count()} devices")
+    dtype_name = options.dtype
+    if dtype_name == "auto":
+        dtype_name = "float32" if device.type == "cpu" else "bfloat16"
+    if dtype_name not in _DTYPES:
+        raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
+    if options.quantization == "int8" and device.type != "cpu":
+        raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
+    return Precision(device, _DTYPES[dtype_name], options.quantization)
