@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence as SequenceOf
 
 
@@ -25,7 +25,7 @@ class BlockPool:
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._free: deque[int] = deque(range(1, num_blocks))
+        self._free = list(range(num_blocks - 1, 0, -1))  # a stack: what was used last is warm, and touched already
         self._references: dict[int, int] = {}
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
@@ -49,7 +49,7 @@ class BlockPool:
     def allocate(self) -> int | None:
         """A block of its own for one sequence, None if all are in use."""
         if self._free:
-            block = self._free.popleft()
+            block = self._free.pop()
         elif self._unused:
             block, _ = self._unused.popitem(last=False)
             del self._block_of[self._hash_of.pop(block)]
