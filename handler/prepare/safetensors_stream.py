@@ -1,6 +1,6 @@
 """Writes a safetensors file from a stream of tensors, holding one at a time. Knows the file format only.
 
-The format (https://huggingface.co/docs/safetensors): the header's length as 8 little-endian bytes, the header
+The format, as the documentation of safetensors states it: the header's length as 8 little-endian bytes, the header
 as JSON padded with spaces, then all tensors end to end. The library's own `save_file` wants every tensor in
 memory at once.
 """
