@@ -1,4 +1,4 @@
-"""Chooses the next token of each row from its logits. Stateless between steps but for the penalties' token counts.
+"""Chooses the next token of each row from its logits. Keeps nothing between steps.
 
 A row's choice depends on its own logits, parameters and random number alone: sampling inverts the cumulative
 distribution at one uniform number that the sequence's own generator draws, so neither batch nor device matters.
