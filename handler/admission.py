@@ -12,7 +12,7 @@ _SMOOTHING = 0.2
 
 
 class Admission:
-    """Counts admitted sequences: those the engine runs and those that wait for it.
+    """Counts admitted sequences, `num_admitted`: those the engine runs and those that wait for it.
 
     `retry_after_s` comes from the mean time that recent sequences held their place.
     """
@@ -20,15 +20,10 @@ class Admission:
     def __init__(self, max_batch_size: int, max_queued: int) -> None:
         self._max_batch_size = max_batch_size
         self._limit = max_batch_size + max_queued
-        self._admitted = 0
+        self.num_admitted = 0
         self._mean_stay_s: float | None = None
         self.is_ready = False
         self.is_stopping = False
-
-    @property
-    def num_admitted(self) -> int:
-        """Sequences in the house now."""
-        return self._admitted
 
     @contextmanager
     def admit(self, sequences: int, param: str) -> Iterator[None]:
@@ -40,12 +35,12 @@ class Admission:
             InvalidRequestError: more sequences than there are places.
         """
         self._check(sequences, param)
-        self._admitted += sequences
+        self.num_admitted += sequences
         start_s = time.monotonic()
         try:
             yield
         finally:
-            self._admitted -= sequences
+            self.num_admitted -= sequences
             stay_s = time.monotonic() - start_s
             mean = self._mean_stay_s
             self._mean_stay_s = stay_s if mean is None else mean + _SMOOTHING * (stay_s - mean)
@@ -54,14 +49,14 @@ class Admission:
         """Seconds until a place is likely to be free; one while nothing has been measured."""
         if self._mean_stay_s is None:
             return 1.0
-        return max(1.0, self._mean_stay_s * self._max_batch_size / max(self._admitted, self._max_batch_size))
+        return max(1.0, self._mean_stay_s * self._max_batch_size / max(self.num_admitted, self._max_batch_size))
 
     def _check(self, sequences: int, param: str) -> None:
         if self.is_stopping:
             raise StoppingError("The server is stopping; another instance will answer", 1.0)
         if sequences > self._limit:
             raise InvalidRequestError(f"The request makes {sequences} sequences, at most {self._limit} fit", param)
-        if self._admitted + sequences <= self._limit:
+        if self.num_admitted + sequences <= self._limit:
             return
         if not self.is_ready:
             raise StartingError("The model is still loading and the queue is full", self.retry_after_s())

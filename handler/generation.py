@@ -28,9 +28,8 @@ class SubmitsSequences(Protocol):
 class Choice:
     """One sequence's completion, as far as its events have been read."""
 
-    def __init__(self, index: int, prompt_tokens: int) -> None:
+    def __init__(self, index: int) -> None:
         self.index = index
-        self.prompt_tokens = prompt_tokens
         self.text = ""
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -65,9 +64,7 @@ class Generation:
     def __init__(
         self, prompts: list[list[int]], params: SamplingParams, n: int, trace: RequestTrace, metrics: Metrics
     ) -> None:
-        self.choices = [
-            Choice(index, len(prompt)) for index, prompt in enumerate(prompt for prompt in prompts for _ in range(n))
-        ]
+        self.choices = [Choice(index) for index in range(len(prompts) * n)]  # those of a prompt side by side
         self._prompts = prompts
         self._params = params
         self._n = n

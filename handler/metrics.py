@@ -136,6 +136,14 @@ class _StateCollector(Collector):
             self._sink.spooled_records,
         )
         yield CounterMetricFamily("request_log_rows", "Rows written to PostgreSQL.", self._sink.rows_written_total)
+        yield CounterMetricFamily(
+            "request_log_rejected_records",
+            "Records that PostgreSQL refused and that were set aside.",
+            self._sink.rejected_total,
+        )
+        yield GaugeMetricFamily(
+            "request_log_connected", "Whether PostgreSQL answered when last asked.", float(self._sink.connected)
+        )
         boot = GaugeMetricFamily("boot_phase_seconds", "Duration of each part of the boot.", labels=["phase"])
         for phase in self._timeline.phases:
             if phase.end_s is not None:

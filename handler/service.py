@@ -52,7 +52,7 @@ class Service:
         Raises:
             EngineError: the boot failed.
         """
-        await self._booted.wait()
+        await self.booted()
         if self.engine.model is None:
             raise EngineError(f"The model could not be loaded: {self.boot_error}")
         return self.engine.model

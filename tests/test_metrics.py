@@ -27,6 +27,8 @@ WITHOUT_MODEL = {
     "http_requests_active",
     "request_log_spooled_records",
     "request_log_rows_total",
+    "request_log_rejected_records_total",
+    "request_log_connected",
     "boot_phase_seconds",
 }
 

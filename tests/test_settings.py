@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from handler.__main__ import read_environment
+from handler.engine.attention import TILE
 from handler.errors import ConfigurationError
 from handler.settings import Settings, without_password
 
@@ -180,3 +181,9 @@ def test_the_example_file_shows_every_setting_with_its_default(tmp_path: Path, m
         monkeypatch.delenv(key, raising=False)
     environ = {key: value for key, value in read_environment(dotenv).items() if key in keys}
     assert Settings.from_env(environ) == Settings.from_env({})
+
+
+def test_a_chunk_of_prompt_holds_a_tile_at_least() -> None:
+    assert Settings.from_env({"PREFILL_CHUNK_TOKENS": str(TILE)}).prefill_chunk_tokens == TILE
+    with pytest.raises(ConfigurationError):
+        Settings.from_env({"PREFILL_CHUNK_TOKENS": str(TILE - 1)})

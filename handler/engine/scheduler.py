@@ -24,11 +24,12 @@ class Scheduler:
         self, pool: BlockPool, *, block_size: int, tile: int, max_batch_size: int, prefill_chunk_tokens: int
     ) -> None:
         assert tile % block_size == 0
+        assert prefill_chunk_tokens >= tile, "a chunk holds a tile at least"
         self._pool = pool
         self._block_size = block_size
         self._tile = tile
         self._max_batch_size = max_batch_size
-        self._chunk_tokens = max(tile, prefill_chunk_tokens)
+        self._chunk_tokens = prefill_chunk_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0

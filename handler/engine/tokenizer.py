@@ -47,11 +47,6 @@ class Tokenizer:
         self._added_tokens = frozenset(self._tokenizer.get_added_tokens_decoder())
         self._is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
 
-    @property
-    def vocab_size(self) -> int:
-        """Tokens that have a text, added ones included."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`; special tokens that stand in the text count as such either way."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids

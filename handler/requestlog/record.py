@@ -47,15 +47,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         api_key_id: the name of the key, never the key.
         stream: whether the answer was streamed.
         status: how it ended.
-        http_status: the status line sent, None where none was.
+        http_status: the status line sent; 499 where the client left before one was.
         finish_reason: of the first choice.
-        error_type: the slug of the error answered.
+        error_type: the class of the error, as `handler.errors` names it.
         error_message: its text.
         prompt_tokens: tokens of the prompt.
         cached_tokens: those of them found in the prefix cache.
         completion_tokens: tokens generated.
         total_tokens: prompt and completion together.
-        queue_ms: from admission until the engine first worked on it.
+        queue_ms: from arrival until the engine first worked on it.
         ttft_ms: from arrival until the first token was handed to the server.
         duration_ms: from arrival until the last byte.
         cold_start: the request waited for the boot of this instance.

@@ -77,11 +77,6 @@ class Spool:
         """Records that are not acknowledged."""
         return self.appended_records - self.settled_records
 
-    @property
-    def pending_bytes(self) -> int:
-        """Size on disk of all segments of this process."""
-        return sum(segment.size_bytes for segment in (*self._sealed, self._active))
-
     def append(self, record: Record) -> None:
         """Keep `record`; when this returns, it survives the end of this process.
 

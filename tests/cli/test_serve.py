@@ -21,6 +21,7 @@ from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError
 from handler.settings import Settings
 from tests.server import ServerProcess, free_port
+from tests.tiny_models import make_model, save_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,17 @@ def test_the_engine_gets_every_setting_that_it_knows() -> None:
     for field in EngineOptions.__struct_fields__:
         assert getattr(options, field) != getattr(defaults, field), field
     assert (options.max_batch_size, options.max_model_len, options.prefill_chunk_tokens) == (3, 100, 300)
+
+
+def test_a_model_is_prepared_whatever_lies_in_the_working_directory(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handler.py").write_text("raise SystemExit('the wrong handler')")
+    monkeypatch.chdir(tmp_path)
+    model = save_model(make_model("llama"), tmp_path / "fresh")
+    snapshot = ensure_snapshot(Settings.from_env(environ | {"MODEL_NAME": str(model)}))
+    assert snapshot.name == "fresh"
+    assert snapshot.directory.is_relative_to(tmp_path / "snapshots")
 
 
 def test_a_prepared_model_is_found_and_an_impossible_one_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:

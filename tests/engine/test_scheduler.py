@@ -57,11 +57,11 @@ class Scheduling(RuleBasedStateMachine):
     """Adds, steps and cancels in any order; everything that must hold after each of them."""
 
     @initialize(
-        num_blocks=st.integers(MAX_LEN // BLOCK, 40), max_batch_size=st.integers(1, 5), chunk=st.integers(1, 40)
+        num_blocks=st.integers(MAX_LEN // BLOCK, 40), max_batch_size=st.integers(1, 5), chunk=st.integers(TILE, 40)
     )
     def start(self, num_blocks: int, max_batch_size: int, chunk: int) -> None:
         self.pool, self.scheduler = make(1 + num_blocks, max_batch_size, chunk)
-        self.budget = max(TILE, chunk)
+        self.budget = chunk
         self.max_batch_size = max_batch_size
         self.alive: list[Sequence] = []
         self.count = 0
@@ -270,3 +270,8 @@ def test_a_sequence_that_does_not_fit_now_waits_and_holds_nothing() -> None:
     assert len(scheduler.waiting) == 1
     assert pool.num_used == 11
     finish(scheduler)
+
+
+def test_a_chunk_below_a_tile_is_no_schedule() -> None:
+    with pytest.raises(AssertionError, match="a chunk holds a tile at least"):
+        make(chunk_tokens=TILE - 1)

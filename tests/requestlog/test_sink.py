@@ -47,6 +47,7 @@ async def test_rows_arrive_without_anybody_flushing(tmp_path, postgres_url):
         for number in range(3):
             sink.submit(make_record(number))
             await until(lambda written=number + 1: sink.rows_written_total == written)
+        assert sink.spooled_records == 0
 
 
 async def test_after_a_quiet_time_a_record_is_shipped_at_once_and_its_successors_wait(tmp_path, postgres_url):
@@ -268,7 +269,7 @@ async def test_a_provider_that_does_not_let_go_does_not_hang_the_shutdown(tmp_pa
     sink = LogSink(Spool(tmp_path), url)
     await sink.start()
     await asked.wait()
-    await asyncio.wait_for(sink.close(0.01), 10)
+    assert await asyncio.wait_for(sink.close(0.01), 10)  # there was nothing to flush
 
 
 async def test_a_statement_that_takes_too_long_is_an_error_and_tried_again(tmp_path, postgres_url, log_connection):
