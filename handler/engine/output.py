@@ -50,6 +50,5 @@ class SequenceOutput:
         )
 
     def _match(self, text: str) -> tuple[str, str | None]:
-        if self._sequence.num_output_tokens < self._sequence.params.min_tokens:
-            return text, None
-        return self._stops.push(text)
+        sequence = self._sequence
+        return self._stops.push(text, may_stop=sequence.num_output_tokens >= sequence.params.min_tokens)

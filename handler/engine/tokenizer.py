@@ -132,12 +132,21 @@ class StopMatcher:
         self._longest = max(map(len, stops), default=0)
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, str | None]:
-        """Text that is safe to show, and the stop string that was found, if any. Text after a stop is dropped."""
+    def push(self, text: str, *, may_stop: bool = True) -> tuple[str, str | None]:
+        """Text that is safe to show, and the stop string that was found, if any. Text after a stop is dropped.
+
+        A stop string that `text` completes counts only if it `may_stop`; one that `text` begins may count later.
+        """
         if not self._stops:
             return text, None
+        num_held = len(self._held)
         text = self._held + text
-        found = [(index + len(stop), index, stop) for stop in self._stops if (index := text.find(stop)) >= 0]
+        found = []
+        for stop in self._stops if may_stop else ():
+            # What is complete within the held text was completed when it could not count.
+            index = text.find(stop, max(0, num_held - len(stop) + 1))
+            if index >= 0:
+                found.append((index + len(stop), index, stop))
         if found:
             _, start, stop = min(found)
             self._held = ""

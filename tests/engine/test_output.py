@@ -127,6 +127,22 @@ def test_no_stop_string_before_min_tokens(tokenizer: Tokenizer) -> None:
     assert follow(tokenizer, "ax", stop=("x",), min_tokens=3).finish_reason is None
 
 
+def test_a_stop_string_that_begins_before_min_tokens_and_ends_behind_it_counts(tokenizer: Tokenizer) -> None:
+    output = follow(tokenizer, "seEND", stop=("END",), min_tokens=4)
+    assert output == Output("se", FinishReason.STOP, "END", ["s", "e", "", "", ""])
+    assert follow(tokenizer, "seEND", stop=("END",), min_tokens=5).stop_reason == "END"
+    assert follow(tokenizer, "seEND", stop=("END",), min_tokens=6).parts == ["s", "e", "", "", "END"]
+
+
+def test_a_stop_string_complete_before_min_tokens_does_not_count_within_a_longer_one(tokenizer: Tokenizer) -> None:
+    output = follow(tokenizer, "abcx", stop=("abcd", "bc"), min_tokens=4)
+    assert (output.text, output.finish_reason) == ("abcx", None)
+    assert follow(tokenizer, "abcd", stop=("abcd", "bc"), min_tokens=4).stop_reason == "abcd"
+    assert follow(tokenizer, "abcbc", stop=("abcd", "bc"), min_tokens=4) == Output(
+        "abc", FinishReason.STOP, "bc", ["", "", "", "abc", ""]
+    )
+
+
 def test_an_event_carries_what_is_known_of_the_sequence(tokenizer: Tokenizer) -> None:
     sequence = Sequence(1, [65], SamplingParams(max_tokens=9))
     sequence.cached_tokens, sequence.first_scheduled_s = 128, 4.5
