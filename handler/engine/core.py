@@ -6,6 +6,7 @@ Importing this module imports torch; nothing that must be quick at start-up may 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import torch
 
@@ -59,13 +60,17 @@ class EngineCore:
         """Queue a sequence under an id of the caller's choice.
 
         Raises:
-            EngineError: it has no tokens, or could outgrow the model's context and with it the cache.
+            EngineError: it has no tokens, could outgrow the model's context and with it the cache, or names a token
+                that the model does not have, which would fail the steps of all.
         """
         if not prompt_tokens or len(prompt_tokens) + params.max_tokens > self.model.info.max_model_len:
             raise EngineError(
                 f"a prompt of {len(prompt_tokens)} tokens and {params.max_tokens} more do not fit "
                 f"a context of {self.model.info.max_model_len}"
             )
+        self._check_vocabulary("prompt", prompt_tokens)
+        self._check_vocabulary("stop_token_ids", params.stop_token_ids)
+        self._check_vocabulary("logit_bias", params.logit_bias)
         sequence = Sequence(sequence_id, prompt_tokens, params)
         output = SequenceOutput(sequence, self.model.tokenizer, self._end_token_ids)
         self._sequences[sequence_id] = (sequence, output)
@@ -101,6 +106,12 @@ class EngineCore:
                 self.cancel(sequence.id)
             events.append((sequence.id, event))
         return events
+
+    def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
+        vocab_size = self.model.info.vocab_size
+        for token in (min(tokens, default=0), max(tokens, default=0)):
+            if not 0 <= token < vocab_size:
+                raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")
 
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from handler.boot import BootTimeline
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import (
@@ -64,6 +66,15 @@ class Handle:
         self._cancel(self.sequence_id)
 
 
+class _Submission(msgspec.Struct, frozen=True):
+    """A sequence on its way to the engine thread."""
+
+    sequence_id: int
+    prompt_tokens: list[int]
+    params: SamplingParams
+    on_event: OnEvent
+
+
 class Engine:
     """One model on one device in one thread.
 
@@ -77,7 +88,8 @@ class Engine:
         self._snapshot = snapshot
         self._options = options
         self._timeline = timeline
-        self._inbox: queue.SimpleQueue[Callable[[EngineCore], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Submission | Callable[[EngineCore], None] | None] = queue.SimpleQueue()
+        self._accepting = threading.Lock()  # a submission comes before the failure that answers it, or is refused
         self._listeners: dict[int, OnEvent] = {}  # engine thread only
         self._refused: list[tuple[OnEvent, TokenEvent]] = []  # engine thread only
         self._ids = itertools.count()
@@ -113,20 +125,11 @@ class Engine:
         Raises:
             EngineError: the engine has ended.
         """
-        if self.state in {EngineState.FAILED, EngineState.STOPPED}:
-            raise EngineError("the engine has ended")
         sequence_id = next(self._ids)
-
-        def add(core: EngineCore) -> None:
-            try:
-                core.add(sequence_id, prompt_tokens, params)
-            except Exception as error:  # one sequence that cannot be followed must not end the others
-                logger.exception("a sequence was refused")
-                self._refused.append((on_event, _failed(error)))
-            else:
-                self._listeners[sequence_id] = on_event
-
-        self._inbox.put(add)
+        with self._accepting:
+            if self.state in {EngineState.FAILED, EngineState.STOPPED}:
+                raise EngineError("the engine has ended")
+            self._inbox.put(_Submission(sequence_id, prompt_tokens, params, on_event))
         return Handle(sequence_id, self._cancel)
 
     def stop(self, timeout_s: float) -> bool:
@@ -157,20 +160,33 @@ class Engine:
             if not isinstance(error, PilotlightError):
                 logger.exception("engine boot failed")
                 error = EngineError(f"the engine could not boot: {error}")
-            self.state = EngineState.FAILED
+            listeners = self._fail()
             post(partial(on_boot, error))
+            if listeners:
+                post(partial(_deliver, [(listener, _failed(error)) for listener in listeners]))
             return
         try:
             post(partial(on_boot, None))
             self._serve(core, post)
         except Exception as error:  # without this the thread would die and still call itself ready
             logger.exception("engine thread failed")
-            self.state = EngineState.FAILED
-            event = _failed(error)
+            deliveries = [*self._refused, *((listener, _failed(error)) for listener in self._fail())]
             with contextlib.suppress(RuntimeError):  # the consumer's loop is closed: nobody waits any more
-                post(partial(_deliver, [(listener, event) for listener in self._listeners.values()]))
+                post(partial(_deliver, deliveries))
         else:
             self.state = EngineState.STOPPED
+
+    def _fail(self) -> list[OnEvent]:
+        """Take no more submissions; everybody who still waits, those whose submission was not even read included."""
+        with self._accepting:
+            self.state = EngineState.FAILED
+        listeners = list(self._listeners.values())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                message = self._inbox.get(block=False)
+                if isinstance(message, _Submission):
+                    listeners.append(message.on_event)
+        return listeners
 
     def _serve(self, core: EngineCore, post: Post) -> None:
         while self._handle_inbox(core):
@@ -198,11 +214,23 @@ class Engine:
         try:
             message = self._inbox.get(block=not core.has_work, timeout=_IDLE_WAIT_S)
             while message is not None:
-                message(core)
+                if isinstance(message, _Submission):
+                    self._add(core, message)
+                else:
+                    message(core)
                 message = self._inbox.get(block=False)
         except queue.Empty:
             return True
         return False
+
+    def _add(self, core: EngineCore, submission: _Submission) -> None:
+        try:
+            core.add(submission.sequence_id, submission.prompt_tokens, submission.params)
+        except Exception as error:  # one sequence that cannot be followed must not end the others
+            logger.exception("a sequence was refused")
+            self._refused.append((submission.on_event, _failed(error)))
+        else:
+            self._listeners[submission.sequence_id] = submission.on_event
 
     def _step(self, core: EngineCore) -> list[tuple[OnEvent, TokenEvent]]:
         """One step; a failed one fails every sequence, and the engine goes on."""

@@ -140,6 +140,19 @@ def test_what_can_never_fit_is_refused_before_it_harms_others(
     assert not core.has_work
 
 
+@pytest.mark.parametrize("token", [-1, 259, 10**6])
+def test_a_token_that_the_model_does_not_have_is_refused_by_field(token: int, load_tiny: LoadTiny) -> None:
+    core = load_tiny(max_model_len=100)
+    message = f"token {token} is outside the model's vocabulary of 259"
+    with pytest.raises(EngineError, match=f"prompt: {message}"):
+        submit(core, [1, token, 2], greedy(4))
+    with pytest.raises(EngineError, match=f"stop_token_ids: {message}"):
+        submit(core, [1], greedy(4, stop_token_ids=(5, token), min_tokens=2))
+    with pytest.raises(EngineError, match=f"logit_bias: {message}"):
+        submit(core, [1], greedy(4, logit_bias={7: 1.0, token: 1.0}))
+    assert not core.has_work
+
+
 @pytest.mark.parametrize(("length", "max_tokens"), [(1, 99), (96, 4), (99, 1), (64, 36)])
 def test_a_sequence_may_fill_the_context(length: int, max_tokens: int, load_tiny: LoadTiny) -> None:
     core = load_tiny(max_model_len=100, max_batch_size=1)
@@ -177,8 +190,8 @@ def test_a_stop_string_ends_a_sequence_before_it(load_tiny: LoadTiny) -> None:
     core = load_tiny(max_model_len=128)
     params = SamplingParams(max_tokens=9, temperature=0.0, logit_bias={ord("l"): 100.0}, stop=("ll",), min_tokens=4)
     [completion] = complete(core, [[1]], params)
-    assert (completion.text, completion.finish_reason, completion.stop_reason) == ("lll", FinishReason.STOP, "ll")
-    assert len(completion.tokens) == 5
+    assert (completion.text, completion.finish_reason, completion.stop_reason) == ("ll", FinishReason.STOP, "ll")
+    assert len(completion.tokens) == 4
 
 
 def test_events_tell_when_the_sequence_began(load_tiny: LoadTiny) -> None:

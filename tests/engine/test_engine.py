@@ -169,7 +169,8 @@ def test_a_step_that_fails_fails_its_sequences_and_the_engine_goes_on(
     expected = generate(make_model("llama"), [4, 5], 6)
     innocent = consumer.submit([1] * 20, greedy(200))
     consumer.run_until(lambda: bool(consumer.events[innocent.sequence_id]))
-    guilty = consumer.submit([10**6], greedy(5))  # no such row in the embedding
+    guilty = consumer.submit([1], greedy(5))
+    consumer.engine._inbox.put(lambda core: core._scheduler.running[0].tokens.append(10**6))  # no such row
     for handle in (innocent, guilty):
         last = consumer.wait(handle)[-1]
         assert last.finish_reason is FinishReason.ERROR
@@ -181,13 +182,20 @@ def test_a_step_that_fails_fails_its_sequences_and_the_engine_goes_on(
     assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == expected
 
 
-@pytest.mark.parametrize("prompt", [[], [1] * 255])
-def test_a_sequence_that_cannot_be_followed_fails_alone(prompt: list[int], consumer: Consumer) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "do not fit a context of 256"),
+        ([1] * 255, "do not fit a context of 256"),
+        ([1, 10**6], "prompt: token 1000000 is outside the model's vocabulary of 259"),
+    ],
+)
+def test_a_sequence_that_cannot_be_followed_fails_alone(prompt: list[int], message: str, consumer: Consumer) -> None:
     innocent = consumer.submit([1, 2], greedy(20))
     refused = consumer.submit(prompt, greedy(20))
     [event] = consumer.wait(refused)
     assert event.finish_reason is FinishReason.ERROR
-    assert "do not fit a context of 256" in str(event.error)
+    assert message in str(event.error)
     assert len(consumer.tokens(innocent)) == 20
 
 
@@ -313,6 +321,36 @@ def test_the_end_of_the_thread_is_told_to_all_who_wait(tiny_snapshot: TinySnapsh
         assert "AttributeError" in str(last.error)
     assert consumer.engine.state is EngineState.FAILED
     assert consumer.engine.stop(WAIT_S)
+
+
+def test_the_end_of_the_thread_is_told_to_those_whose_submission_was_not_read(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama")).start()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def fail(core: object) -> None:
+        reading.set()
+        assert go_on.wait(WAIT_S)
+        raise AttributeError
+
+    consumer.engine._inbox.put(fail)
+    assert reading.wait(WAIT_S)
+    refused = consumer.submit([1], greedy(3))
+    go_on.set()
+    [event] = consumer.wait(refused)
+    assert event.finish_reason is FinishReason.ERROR
+    assert "AttributeError" in str(event.error)
+    with pytest.raises(EngineError, match="the engine has ended"):
+        consumer.submit([1], greedy(3))
+    assert consumer.engine.stop(WAIT_S)
+
+
+def test_a_failed_boot_is_told_to_those_who_submitted_before(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama"), msgspec.structs.replace(OPTIONS, max_model_len=10**6))
+    early = consumer.submit([1], greedy(3))
+    consumer.start()
+    [event] = consumer.wait(early)
+    assert event.finish_reason is FinishReason.ERROR
+    assert "ConfigurationError" in str(event.error)
 
 
 def test_a_consumer_that_is_gone_ends_the_engine_visibly(
