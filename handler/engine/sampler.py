@@ -1,4 +1,4 @@
-"""Chooses the next token of each row from its logits. Keeps nothing between steps.
+"""Chooses the next token of each row from its logits. Keeps nothing between steps but what the penalties count.
 
 A row's choice depends on its own logits, parameters and random number alone: sampling inverts the cumulative
 distribution at one uniform number that the sequence's own generator draws, so neither batch nor device matters.
@@ -10,6 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from handler.engine.penalties import Penalties
 from handler.engine.types import SamplingParams, Sequence, TokenLogprob
 
 CANDIDATES = 256
@@ -32,6 +33,7 @@ class Sampler:
         self._vocab_size = vocab_size
         self._end_token_ids = end_token_ids
         self._device = device
+        self._penalties = Penalties(device)
 
     def sample(self, logits: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
         """One token for each row of `logits` (R, vocab_size) float32, which this may overwrite."""
@@ -45,14 +47,7 @@ class Sampler:
     def _adjust(self, row: Tensor, sequence: Sequence) -> None:
         """Apply penalties, biases and bans to one row of logits (vocab_size,), in OpenAI's and vLLM's order."""
         params = sequence.params
-        if params.repetition_penalty != 1.0:
-            seen = self._indices(list(set(sequence.tokens)))
-            values = row[seen]
-            row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
-        if params.presence_penalty or params.frequency_penalty:
-            output = self._indices(sequence.tokens[sequence.num_prompt_tokens :])
-            counts = torch.bincount(output, minlength=self._vocab_size)
-            row -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
+        self._penalties.apply(row, sequence)
         if params.logit_bias:
             row[self._indices(list(params.logit_bias))] += torch.tensor(
                 list(params.logit_bias.values()), device=self._device

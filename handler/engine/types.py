@@ -107,6 +107,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "__weakref__",
         "block_hashes",
         "block_table",
         "cached_tokens",
