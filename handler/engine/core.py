@@ -5,9 +5,12 @@ Importing this module imports torch; nothing that must be quick at start-up may 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Collection
 
+import msgspec
 import torch
 
 from handler.boot import BootTimeline
@@ -21,20 +24,41 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.loader import load_decoder
 from handler.engine.output import SequenceOutput
 from handler.engine.precision import resolve_precision
-from handler.engine.runner import Runner
+from handler.engine.runner import TorchRunner
 from handler.engine.sampler import Sampler
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import EngineOptions, EngineStats, ModelInfo, SamplingParams, Sequence, TokenEvent
+from handler.engine.types import (
+    Batch,
+    EngineOptions,
+    EngineStats,
+    ModelInfo,
+    PendingStep,
+    Runner,
+    SamplingParams,
+    Sequence,
+    TokenEvent,
+)
 from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import ConfigurationError, EngineError
 
 BLOCK_TOKENS = 32
 
 
+class LaunchedStep(msgspec.Struct, frozen=True):
+    """A step in flight."""
+
+    batch: Batch
+    pending: PendingStep
+
+
 class EngineCore:
-    """Everything that a step needs. Owned by one thread; no other may call it."""
+    """Everything that a step needs. Owned by one thread; no other may call it.
+
+    With a runner that runs ahead one step stays in flight between calls of `step`, so that the device computes it
+    while the host works on what came before. What it yields for a sequence that ended or was cancelled is dropped.
+    """
 
     def __init__(
         self,
@@ -50,11 +74,12 @@ class EngineCore:
         self._pool = pool
         self._end_token_ids = frozenset(model.defaults.end_token_ids)
         self._sequences: dict[int, tuple[Sequence, SequenceOutput]] = {}
+        self._in_flight: deque[LaunchedStep] = deque()
 
     @property
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
-        return self._scheduler.has_work
+        return self._scheduler.has_work or bool(self._in_flight)
 
     def add(self, sequence_id: int, prompt_tokens: list[int], params: SamplingParams) -> None:
         """Queue a sequence under an id of the caller's choice.
@@ -83,35 +108,25 @@ class EngineCore:
             self._scheduler.remove(entry[0])
 
     def cancel_all(self) -> list[int]:
-        """Drop every sequence and return their ids."""
+        """Drop every sequence and return their ids. Nothing is in flight any more then."""
+        while self._in_flight:
+            with contextlib.suppress(Exception):  # its sequences end here, whatever becomes of it
+                self._in_flight.popleft().pending.wait()
         ids = list(self._sequences)
         for sequence_id in ids:
             self.cancel(sequence_id)
         return ids
 
     def step(self) -> list[tuple[int, TokenEvent]]:
-        """Compute one batch; (sequence id, event) for each sequence that got a token."""
+        """Launch the next batch; (sequence id, event) for each sequence that got tokens from a step that is done."""
+        events = self._collect() if self._scheduler.needs_results else []
         batch = self._scheduler.schedule()
-        now_s = time.monotonic()
-        for chunk in batch:
-            if chunk.sequence.first_scheduled_s is None:
-                chunk.sequence.first_scheduled_s = now_s
-        sampled = self._runner.step(batch)
-        for chunk in batch:
-            self._scheduler.advance(chunk)
-        events = []
-        for sequence, token in sampled:
-            event = self._sequences[sequence.id][1].accept(token)
-            if event.finish_reason is not None:
-                self.cancel(sequence.id)
-            events.append((sequence.id, event))
+        if batch:
+            self._launch(batch)
+        may_stay = 1 if batch and self._runner.runs_ahead else 0
+        while len(self._in_flight) > may_stay:
+            events += self._collect()
         return events
-
-    def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
-        vocab_size = self.model.info.vocab_size
-        for token in (min(tokens, default=0), max(tokens, default=0)):
-            if not 0 <= token < vocab_size:
-                raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")
 
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
@@ -125,6 +140,40 @@ class EngineCore:
             prefix_hit_tokens=scheduler.prefix_hit_tokens,
             num_preemptions=scheduler.num_preemptions,
         )
+
+    def _launch(self, batch: Batch) -> None:
+        now_s = time.monotonic()
+        for chunk in batch:
+            if chunk.sequence.first_scheduled_s is None:
+                chunk.sequence.first_scheduled_s = now_s
+        self._in_flight.append(LaunchedStep(batch, self._runner.launch(batch)))
+
+    def _collect(self) -> list[tuple[int, TokenEvent]]:
+        """Wait for the oldest step in flight and take in what it yields."""
+        step = self._in_flight.popleft()
+        sampled = dict(step.pending.wait())
+        events = []
+        for chunk in step.batch:
+            sequence = chunk.sequence
+            owner, output = self._sequences.get(sequence.id, (None, None))
+            if owner is not sequence or output is None:
+                continue  # it ended or was cancelled meanwhile
+            tokens = sampled.get(sequence)
+            if tokens is None:
+                self._scheduler.advance(chunk, 0)
+                continue
+            event = output.accept(tokens)
+            self._scheduler.advance(chunk, len(event.token_ids))
+            if event.finish_reason is not None:
+                self.cancel(sequence.id)
+            events.append((sequence.id, event))
+        return events
+
+    def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
+        vocab_size = self.model.info.vocab_size
+        for token in (min(tokens, default=0), max(tokens, default=0)):
+            if not 0 <= token < vocab_size:
+                raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")
 
 
 def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline) -> EngineCore:
@@ -166,7 +215,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         prefill_chunk_tokens=options.prefill_chunk_tokens,
     )
     core = EngineCore(
-        runner=Runner(decoder, cache, attention, sampler, precision.device),
+        runner=TorchRunner(decoder, cache, attention, sampler, precision.device),
         scheduler=scheduler,
         pool=pool,
         model=LoadedModel(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from handler.engine.sampler import SampledToken
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
-from handler.engine.types import FinishReason, Sequence, TokenEvent
+from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent
 
 
 class SequenceOutput:
@@ -18,9 +17,31 @@ class SequenceOutput:
         self._end_token_ids = frozenset() if params.ignore_eos else end_token_ids
         self._stop_token_ids = frozenset(params.stop_token_ids)
 
-    def accept(self, sampled: SampledToken) -> TokenEvent:
-        """Append the token to the sequence and describe what that yielded."""
-        sequence, token = self._sequence, sampled.token_id
+    def accept(self, sampled: list[SampledToken]) -> TokenEvent:
+        """Append a step's tokens to the sequence, up to the one that ends it, and describe what that yielded."""
+        text = ""
+        kept: list[SampledToken] = []
+        finish: FinishReason | None = None
+        stop_reason: str | int | None = None
+        for one in sampled:
+            kept.append(one)
+            new, finish, stop_reason = self._take(one.token_id)
+            text += new
+            if finish is not None:
+                break
+        return TokenEvent(
+            text=text,
+            token_ids=tuple(one.token_id for one in kept),
+            logprobs=tuple(one.logprob for one in kept if one.logprob is not None) or None,
+            finish_reason=finish,
+            stop_reason=stop_reason,
+            cached_tokens=self._sequence.cached_tokens,
+            first_scheduled_s=self._sequence.first_scheduled_s,
+        )
+
+    def _take(self, token: int) -> tuple[str, FinishReason | None, str | int | None]:
+        """Append one token: the text that is certain with it, and whether and why it ends the sequence."""
+        sequence = self._sequence
         sequence.tokens.append(token)
         text = ""
         finish: FinishReason | None = None
@@ -39,15 +60,7 @@ class SequenceOutput:
             text += rest + self._stops.flush()
             if late_stop is not None:
                 finish, stop_reason = FinishReason.STOP, late_stop
-        return TokenEvent(
-            text=text,
-            token_ids=(token,),
-            logprobs=None if sampled.logprob is None else (sampled.logprob,),
-            finish_reason=finish,
-            stop_reason=stop_reason,
-            cached_tokens=sequence.cached_tokens,
-            first_scheduled_s=sequence.first_scheduled_s,
-        )
+        return text, finish, stop_reason
 
     def _match(self, text: str) -> tuple[str, str | None]:
         sequence = self._sequence

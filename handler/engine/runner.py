@@ -10,12 +10,25 @@ import torch
 from handler.engine.attention import PagedAttention
 from handler.engine.kv_cache import KvCache
 from handler.engine.model import Decoder
-from handler.engine.sampler import SampledToken, Sampler
-from handler.engine.types import Batch, Sequence
+from handler.engine.sampler import Sampler
+from handler.engine.types import Batch, SampledToken, Sequence
 
 
-class Runner:
-    """Runs steps on one device."""
+class FinishedStep:
+    """A step whose tokens are known."""
+
+    def __init__(self, sampled: list[tuple[Sequence, list[SampledToken]]]) -> None:
+        self._sampled = sampled
+
+    def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
+        """The tokens, at once."""
+        return self._sampled
+
+
+class TorchRunner:
+    """Runs steps on any device, each to its end before `launch` returns."""
+
+    runs_ahead = False
 
     def __init__(
         self,
@@ -32,7 +45,7 @@ class Runner:
         self._device = device
 
     @torch.inference_mode()
-    def step(self, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
+    def launch(self, batch: Batch) -> FinishedStep:
         """Compute all chunks of `batch`; one token for each chunk that reaches the end of its sequence."""
         batch = self._attention.order(batch)
         tokens: list[int] = []
@@ -52,9 +65,10 @@ class Runner:
         tiles = self._attention.plan(batch)
         hidden = self._decoder.forward(rows[0], rows[1], rows[2], tiles, self._attention, self._cache)
         if not sampling:
-            return []
+            return FinishedStep([])
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
-        return list(zip(sampling, self._sampler.sample(logits, sampling), strict=True))
+        sampled = zip(sampling, self._sampler.sample(logits, sampling), strict=True)
+        return FinishedStep([(sequence, [token]) for sequence, token in sampled])
 
     def _slots(self, block_table: list[int], start: int, end: int) -> list[int]:
         size = self._cache.block_size

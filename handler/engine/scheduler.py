@@ -3,6 +3,9 @@
 Policy: every decoding sequence advances in every step; prompts are computed beside them in chunks, first come first
 served, at most `prefill_chunk_tokens` a step; when blocks run out the youngest sequence gives its blocks back and is
 computed again later, so the oldest always finishes.
+
+A step may be planned while the one before it is still in flight. A sequence whose next token is in flight goes on with
+that unknown token if nothing but the device needs to know it, and else is left out until it is known.
 """
 
 from __future__ import annotations
@@ -53,8 +56,44 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
 
+    @property
+    def needs_results(self) -> bool:
+        """Whether a running sequence would be left out of the next step, for it cannot go on without a token in flight.
+
+        Who has the choice waits for the step in flight first: sequences that are left out by turns would split the
+        batch in two halves for good.
+        """
+        return any(
+            sequence.num_pending_tokens and not (_can_run_ahead(sequence) or _will_end(sequence))
+            for sequence in self.running
+        )
+
     def schedule(self) -> Batch:
-        """The chunks of the next step. Every chunk's tokens have a place in its sequence's blocks."""
+        """The chunks of the next step, which must be launched. Each chunk's tokens have a place in the blocks."""
+        batch = self._plan()
+        for chunk in batch:
+            sequence = chunk.sequence
+            sequence.num_chunks_in_flight += 1
+            sequence.num_computed_tokens = chunk.start + chunk.length
+            sequence.num_pending_tokens += int(chunk.samples)
+        return batch
+
+    def advance(self, chunk: Chunk, num_sampled: int) -> None:
+        """Note that a chunk is done and that its sequence has `num_sampled` tokens more; publish what it filled.
+
+        Not for a sequence that was removed meanwhile.
+        """
+        sequence = chunk.sequence
+        sequence.num_chunks_in_flight -= 1
+        sequence.num_pending_tokens -= num_sampled
+        if not sequence.block_table:
+            return  # preempted meanwhile: what the chunk computed is lost
+        end = chunk.start + chunk.length
+        self._extend_hashes(sequence, end // self._block_size)
+        for index in range(chunk.start // self._block_size, end // self._block_size):
+            self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
+
+    def _plan(self) -> Batch:
         batch: Batch = []
         budget = self._chunk_tokens
         index = 0
@@ -74,17 +113,11 @@ class Scheduler:
                 batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
         return batch
 
-    def advance(self, chunk: Chunk) -> None:
-        """Note that a chunk's keys and values are in the cache now, and publish the blocks it filled."""
-        sequence = chunk.sequence
-        sequence.num_computed_tokens = chunk.start + chunk.length
-        self._extend_hashes(sequence, sequence.num_computed_tokens // self._block_size)
-        for index in range(chunk.start // self._block_size, sequence.num_computed_tokens // self._block_size):
-            self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
-
     def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
         """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""
         start = sequence.num_computed_tokens
+        if sequence.num_pending_tokens:
+            return int(_can_run_ahead(sequence)), budget
         remaining = len(sequence) - start
         if remaining == 1:
             return 1, budget
@@ -95,6 +128,8 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence its cached prefix and blocks for all its tokens, or leave it as it was."""
+        if sequence.num_chunks_in_flight:
+            return False  # preempted a step ago: its tokens are not complete, and its old chunk is not to be published
         hits = self._find_prefix(sequence)
         needed = -(-len(sequence) // self._block_size) - len(hits)
         taken_from_cache = sum(1 for block in hits if not self._pool.is_used(block))
@@ -156,3 +191,13 @@ class Scheduler:
         self._pool.release(sequence.block_table)
         sequence.block_table = []
         sequence.num_computed_tokens = 0
+
+
+def _can_run_ahead(sequence: Sequence) -> bool:
+    """Whether the next step can go on with the token in flight, unknown as it is."""
+    return sequence.num_pending_tokens == 1 and not sequence.params.needs_history and not _will_end(sequence)
+
+
+def _will_end(sequence: Sequence) -> bool:
+    """Whether the tokens in flight are the last that the sequence may have."""
+    return sequence.num_output_tokens + sequence.num_pending_tokens >= sequence.params.max_tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -61,6 +61,21 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     logprobs: int | None = None
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether a token's choice or report asks for more than its logits, a cut and a random number.
+
+        That is the host's work and may need all tokens before it, so such a sequence never runs ahead.
+        """
+        return (
+            self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+            or bool(self.logit_bias)
+            or self.min_tokens > 0
+            or self.logprobs is not None
+        )
+
 
 class TokenLogprob(msgspec.Struct, frozen=True):
     """The chosen token with its natural log probability under the model, before temperature and penalties.
@@ -71,6 +86,13 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+class SampledToken(msgspec.Struct, frozen=True):
+    """The choice of one row of logits."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +125,9 @@ OnEvent = Callable[[TokenEvent], None]
 class Sequence:
     """One completion of one request as the engine sees it. Owned by the engine thread.
 
-    Invariant: `num_computed_tokens` tokens have their keys and values in the blocks of `block_table`, in order.
+    Invariant: `num_computed_tokens` tokens have their keys and values in the blocks of `block_table`, in order, or will
+    have them once the steps in flight are done. `num_chunks_in_flight` counts its chunks in those steps, and
+    `num_pending_tokens` the tokens that they may yield at most, which `tokens` does not hold yet.
     """
 
     __slots__ = (
@@ -113,7 +137,9 @@ class Sequence:
         "cached_tokens",
         "first_scheduled_s",
         "id",
+        "num_chunks_in_flight",
         "num_computed_tokens",
+        "num_pending_tokens",
         "num_prompt_tokens",
         "params",
         "rng",
@@ -126,6 +152,8 @@ class Sequence:
         self.tokens = list(prompt_tokens)
         self.num_prompt_tokens = len(prompt_tokens)
         self.num_computed_tokens = 0
+        self.num_chunks_in_flight = 0
+        self.num_pending_tokens = 0
         self.cached_tokens = 0
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
@@ -144,19 +172,51 @@ class Sequence:
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Tokens `[start, start + length)` of a sequence that one step computes."""
+    """Tokens `[start, start + length)` of a sequence that one step computes.
+
+    `draft` are tokens guessed to follow, computed in the same step; only a chunk of one token that samples has them.
+    The properties hold until the step is launched; the sequence grows afterwards.
+    """
 
     sequence: Sequence
     start: int
     length: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether its one token is not known to the host yet: what the step launched before samples for it."""
+        return self.start == len(self.sequence)
 
     @property
     def samples(self) -> bool:
         """Whether the chunk reaches the sequence's last token, so that the next one is sampled from it."""
-        return self.start + self.length == len(self.sequence)
+        return self.start + self.length >= len(self.sequence)
 
 
 Batch = list[Chunk]
+
+
+class PendingStep(Protocol):
+    """A step that was launched. Steps are waited for once each, in the order of their launch."""
+
+    def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
+        """The tokens of each chunk that samples, chunks in any order.
+
+        One token, or with a draft 1 to 1 + len(draft): the row behind each draft token counts if the token before it
+        was sampled as guessed, so they are the tokens that would come without the draft, in order.
+        """
+
+
+class Runner(Protocol):
+    """The device side of a step. `runs_ahead`: `launch` returns before the tokens are known."""
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether chunks may be ahead; then the core keeps one step in flight."""
+
+    def launch(self, batch: Batch) -> PendingStep:
+        """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,8 @@ import msgspec
 import pytest
 
 from handler.engine.output import SequenceOutput
-from handler.engine.sampler import SampledToken
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, SamplingParams, Sequence, TokenEvent, TokenLogprob
+from handler.engine.types import FinishReason, SampledToken, SamplingParams, Sequence, TokenEvent, TokenLogprob
 from tests.tiny_models import END_TOKEN, byte_tokenizer
 
 EURO = list("€".encode())
@@ -36,7 +35,7 @@ def follow(tokenizer: Tokenizer, tokens: str | list[int], **changes: Any) -> Out
     event = TokenEvent()
     for token in list(tokens.encode()) if isinstance(tokens, str) else tokens:
         assert event.finish_reason is None, "a token after the end"
-        event = output.accept(SampledToken(token))
+        event = output.accept([SampledToken(token)])
         assert event.token_ids == (token,)
         parts.append(event.text)
     return Output("".join(parts), event.finish_reason, event.stop_reason, parts)
@@ -148,7 +147,7 @@ def test_an_event_carries_what_is_known_of_the_sequence(tokenizer: Tokenizer) ->
     sequence.cached_tokens, sequence.first_scheduled_s = 128, 4.5
     output = SequenceOutput(sequence, tokenizer, frozenset())
     logprob = TokenLogprob(97, -0.5)
-    event = output.accept(SampledToken(97, logprob))
+    event = output.accept([SampledToken(97, logprob)])
     assert event == TokenEvent(text="a", token_ids=(97,), logprobs=(logprob,), cached_tokens=128, first_scheduled_s=4.5)
     assert sequence.tokens == [65, 97]
-    assert output.accept(SampledToken(98)).logprobs is None
+    assert output.accept([SampledToken(98)]).logprobs is None

@@ -34,10 +34,11 @@ def step(scheduler: Scheduler, *, next_token: Callable[[Sequence], int] = lambda
     sampling = [chunk.sequence for chunk in batch if chunk.samples]
     for chunk in batch:
         chunk.sequence.first_scheduled_s = chunk.sequence.first_scheduled_s or 1.0
-        scheduler.advance(chunk)
+        if chunk.sequence in sampling:
+            chunk.sequence.tokens.append(next_token(chunk.sequence))
+        scheduler.advance(chunk, int(chunk.sequence in sampling))
     ended = []
     for one in sampling:
-        one.tokens.append(next_token(one))
         if one.num_output_tokens >= one.params.max_tokens:
             scheduler.remove(one)
             ended.append(one)
