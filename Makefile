@@ -23,7 +23,8 @@ format: $(VENV)/.dev  ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 clean:  ## forget the environment and all caches, keep snapshots and data
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info \
+		handler/engine/native/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -32,7 +33,14 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.serve: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.compiler: $(VENV)/.created  # for the int8 kernels; without them torch computes, several times slower
+	@if command -v cc >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing a C compiler ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev; \
+	else echo "no C compiler: the int8 kernels are left out, and their tests skipped (Debian: apt-get install gcc libc6-dev)"; fi
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.compiler pyproject.toml constraints.txt $(wildcard handler/engine/native/src/*)
 	@echo "installing Pilotlight into $(VENV) ..."
 	$(INSTALL) --editable '.[embedded,prepare]'
 	@touch $@

@@ -14,7 +14,7 @@ import platformdirs
 from handler.errors import ConfigurationError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["none", "int8"]
+Quantization = Literal["auto", "none", "int8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # A password may hold any character but is told from a port by the @ behind it.
@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str = "smollm2-135m"
     model_device: str = "auto"
     torch_dtype: Dtype = "auto"
-    quantization: Quantization = "none"
+    quantization: Quantization = "auto"
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256

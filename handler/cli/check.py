@@ -74,13 +74,20 @@ def _device(settings: Settings) -> str:
     import torch  # noqa: PLC0415  (only what looks at the model pays for it)
 
     from handler.engine.kv_cache import free_memory_bytes  # noqa: PLC0415
+    from handler.engine.native.library import load_library  # noqa: PLC0415
     from handler.engine.precision import resolve_precision  # noqa: PLC0415
 
     precision = resolve_precision(engine_options(settings))
     device = precision.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     dtype = str(precision.dtype).removeprefix("torch.")
-    return f"{device} ({name}), {dtype}, {free_memory_bytes(device) / 2**30:.1f} GiB free, torch {torch.__version__}"
+    kernels = ""
+    if precision.quantization == "int8":
+        kernels = (
+            ", int8 kernels" if load_library() else ", no int8 kernels (no C compiler at install, or no AVX-512 VNNI)"
+        )
+    free_gib = free_memory_bytes(device) / 2**30
+    return f"{device} ({name}), {dtype}{kernels}, {free_gib:.1f} GiB free, torch {torch.__version__}"
 
 
 def _snapshot(settings: Settings) -> str:

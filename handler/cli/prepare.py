@@ -42,7 +42,13 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     began_s = time.monotonic()
     with _progress(quiet=args.json, stream=sys.stderr) as progress:
-        snapshot = prepare(args.model or settings.model_name, settings.pilotlight_home, progress, force=args.force)
+        snapshot = prepare(
+            args.model or settings.model_name,
+            settings.pilotlight_home,
+            progress,
+            force=args.force,
+            with_int8=settings.quantization in {"auto", "int8"},
+        )
     sys.stdout.write(_result(snapshot, time.monotonic() - began_s, as_json=args.json))
     return 0
 

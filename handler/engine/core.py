@@ -14,17 +14,14 @@ import msgspec
 import torch
 
 from handler.boot import BootTimeline
-from handler.engine.attention import TILE, PagedAttention
+from handler.engine.backend import build_backend
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelConfig, read_config
 from handler.engine.generation_config import read_generation_defaults
-from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
 from handler.engine.loaded import LoadedModel
-from handler.engine.loader import load_decoder
 from handler.engine.output import SequenceOutput
 from handler.engine.precision import resolve_precision
-from handler.engine.runner import TorchRunner
 from handler.engine.sampler import Sampler
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
@@ -40,10 +37,7 @@ from handler.engine.types import (
     Sequence,
     TokenEvent,
 )
-from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import ConfigurationError, EngineError
-
-BLOCK_TOKENS = 32
 
 
 class LaunchedStep(msgspec.Struct, frozen=True):
@@ -190,32 +184,27 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         tokenizer = Tokenizer(snapshot.directory)
         chat_template = read_chat_template(snapshot.directory)
         defaults = read_generation_defaults(snapshot.directory)
-    with timeline.phase("weights"), torch.inference_mode():
-        decoder = load_decoder(config, iter_tensors(snapshot.directory), precision, max_model_len)
-    with timeline.phase("kv_cache"):
-        num_blocks = plan_blocks(
-            config,
-            max_model_len=max_model_len,
-            max_batch_size=options.max_batch_size,
-            block_size=BLOCK_TOKENS,
-            free_bytes=free_memory_bytes(precision.device),
-            fraction=options.kv_cache_fraction,
-            dtype=precision.dtype,
-        )
-        with torch.inference_mode():
-            cache = KvCache(config, num_blocks, BLOCK_TOKENS, precision.device, precision.dtype)
-    attention = PagedAttention(config.sliding_windows, BLOCK_TOKENS, precision.device, precision.dtype)
     sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
-    pool = BlockPool(num_blocks)
+    with torch.inference_mode():
+        backend = build_backend(
+            snapshot.directory,
+            config,
+            precision,
+            options,
+            max_model_len=max_model_len,
+            sampler=sampler,
+            timeline=timeline,
+        )
+    pool = BlockPool(backend.num_blocks)
     scheduler = Scheduler(
         pool,
-        block_size=BLOCK_TOKENS,
-        tile=TILE,
+        block_size=backend.block_size,
+        tile=backend.tile,
         max_batch_size=options.max_batch_size,
         prefill_chunk_tokens=options.prefill_chunk_tokens,
     )
     core = EngineCore(
-        runner=TorchRunner(decoder, cache, attention, sampler, precision.device),
+        runner=backend.runner,
         scheduler=scheduler,
         pool=pool,
         model=LoadedModel(
@@ -227,7 +216,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
                 quantization=precision.quantization,
                 vocab_size=config.vocab_size,
                 max_model_len=max_model_len,
-                kv_cache_tokens=(num_blocks - 1) * BLOCK_TOKENS,
+                kv_cache_tokens=(backend.num_blocks - 1) * backend.block_size,
             ),
             tokenizer=tokenizer,
             chat_template=chat_template,

@@ -70,10 +70,10 @@ class Int8Linear:
     what the first quantisation of `x` left over is quantised and multiplied as well.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, digits: int = 1) -> None:
-        quantised, scales = quantise_rows(weight.float())
-        self._weight = quantised.t()
-        self._scales = scales.squeeze(1)  # (out_features,)
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None, digits: int = 1) -> None:
+        """`weight` int8 (out_features, in_features), `scales` and `bias` float32 (out_features,)."""
+        self._weight = weight.t()
+        self._scales = scales
         self._bias = bias
         self._digits = digits
 

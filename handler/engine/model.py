@@ -43,17 +43,13 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decoder:
-    """Token ids in, hidden states and logits out.
-
-    With an `embedding_rotation` the residual stream lives in another basis; all layers were made for it.
-    """
+    """Token ids in, hidden states and logits out."""
 
     def __init__(
         self,
         config: ModelConfig,
         *,
         embedding: Tensor,
-        embedding_rotation: Linear | None,
         layers: list[Layer],
         norm: RmsNorm,
         head: Linear,
@@ -63,7 +59,6 @@ class Decoder:
         self.config = config
         self.dtype = dtype
         self._embedding = embedding
-        self._embedding_rotation = embedding_rotation
         self._layers = layers
         self._norm = norm
         self._head = head
@@ -84,8 +79,6 @@ class Decoder:
         `tokens`, `positions`, `slots` (T,) int64 -> hidden states before the final norm (T, hidden_size).
         """
         x = F.embedding(tokens, self._embedding).to(self.dtype)
-        if self._embedding_rotation is not None:
-            x = self._embedding_rotation(x)
         rope_rows = self._rope.rows(positions)
         for index, layer in enumerate(self._layers):
             queries, keys, values = self._project(layer, layer.input_norm(x), rope_rows)

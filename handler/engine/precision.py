@@ -8,7 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear
+from handler.engine.linear import FloatLinear, Linear, PackedLinear
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
 
@@ -22,15 +22,8 @@ class Precision(msgspec.Struct, frozen=True):
     dtype: torch.dtype
     quantization: Literal["none", "int8"]
 
-    def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
-        """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
-        if self.quantization == "int8":
-            moved_bias = None if bias is None else bias.to(self.device, self.dtype)
-            return Int8Linear(weight.to(self.device), moved_bias, digits)
-        return self.float_linear(weight, bias)
-
-    def float_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """A layer that is never quantised."""
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """A layer in floating point from its weight (out_features, in_features) and bias (out_features,)."""
         moved_bias = None if bias is None else bias.to(self.device, self.dtype)
         kind = PackedLinear if PackedLinear.is_available(self.device, self.dtype) else FloatLinear
         return kind(weight.to(self.device, self.dtype), moved_bias)
@@ -60,6 +53,15 @@ def resolve_precision(options: EngineOptions) -> Precision:
         dtype_name = "float32" if device.type == "cpu" else "bfloat16"
     if dtype_name not in _DTYPES:
         raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
+    return Precision(device, _DTYPES[dtype_name], _quantization(options, device))
+
+
+def _quantization(options: EngineOptions, device: torch.device) -> Literal["none", "int8"]:
+    """On the CPU int8, unless a dtype or a quantization was asked for."""
+    if options.quantization == "auto":
+        return "int8" if device.type == "cpu" and options.dtype == "auto" else "none"
     if options.quantization == "int8" and device.type != "cpu":
         raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
-    return Precision(device, _DTYPES[dtype_name], options.quantization)
+    if options.quantization == "int8" and options.dtype not in {"auto", "float32"}:
+        raise ConfigurationError("TORCH_DTYPE", f"int8 computes in float32, not in {options.dtype}; leave it out")
+    return options.quantization

@@ -224,7 +224,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Literal["auto", "none", "int8"] = "auto"
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from handler.engine.weights.gguf import GgufFile
@@ -26,6 +25,5 @@ def write_from_gguf(path: Path, directory: Path, progress: Progress) -> None:
     progress.step("converting the tokenizer")
     write_tokenizer(file, directory)
     specs = file.specs
-    total_bytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs)
-    progress.step("converting the weights", total_bytes)
+    progress.step("converting the weights", sum(spec.size_bytes for spec in specs))
     write_safetensors(directory / "model.safetensors", specs, file.tensors(), progress.advance)

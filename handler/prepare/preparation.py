@@ -6,20 +6,16 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from handler.engine.snapshot import (
     EMBEDDED_MODEL,
     FORMAT_VERSION,
     MANIFEST_FILE,
     Manifest,
     Snapshot,
-    SnapshotFile,
     find_snapshot,
     is_hub_id,
     local_path,
     open_snapshot,
-    sha256_of,
     snapshot_directory,
     verify_checksums,
 )
@@ -27,12 +23,16 @@ from handler.errors import CorruptSnapshotError, SnapshotError, SnapshotNotFound
 from handler.prepare.embedded import REQUIREMENT, embedded_gguf
 from handler.prepare.gguf_model import write_from_gguf
 from handler.prepare.hub import hub_directory
+from handler.prepare.int8 import add_int8, write_int8
 from handler.prepare.layout import write_from_layout
+from handler.prepare.manifest import describe_file, write_manifest
 from handler.prepare.progress import Progress
 from handler.prepare.staging import exclusive, remove_leftovers, staged
 
 
-def prepare(model: str, settings_home: Path, progress: Progress, *, force: bool = False) -> Snapshot:
+def prepare(
+    model: str, settings_home: Path, progress: Progress, *, force: bool = False, with_int8: bool = True
+) -> Snapshot:
     """The snapshot of `model`, made now unless an intact one is there; then only its checksums are read.
 
     Args:
@@ -40,6 +40,7 @@ def prepare(model: str, settings_home: Path, progress: Progress, *, force: bool 
         settings_home: snapshots lie below it.
         progress: is told of each step.
         force: make it anew even where an intact one is there.
+        with_int8: see to it that the snapshot holds the weights in int8 as well.
 
     Raises:
         SnapshotError: the model cannot be had or is not supported; nothing is left half-made.
@@ -50,12 +51,14 @@ def prepare(model: str, settings_home: Path, progress: Progress, *, force: bool 
         return _verified(model, settings_home, progress)
     target = snapshot_directory(model, settings_home)
     try:
-        return _prepare_at(target, model, settings_home, progress, force=force)
+        return _prepare_at(target, model, settings_home, progress, force=force, with_int8=with_int8)
     except OSError as error:  # no space, no permission
         raise SnapshotError(f"{target} cannot be made: {error.strerror or error} ({error.filename})") from error
 
 
-def _prepare_at(target: Path, model: str, settings_home: Path, progress: Progress, *, force: bool) -> Snapshot:
+def _prepare_at(
+    target: Path, model: str, settings_home: Path, progress: Progress, *, force: bool, with_int8: bool
+) -> Snapshot:
     with exclusive(target, lambda: progress.step("waiting for another prepare of this model")):
         if not force:
             try:
@@ -66,9 +69,11 @@ def _prepare_at(target: Path, model: str, settings_home: Path, progress: Progres
                 progress.step(f"making the snapshot anew: {error}")
             else:
                 remove_leftovers(target)
-                return snapshot
+                return add_int8(snapshot, progress) if with_int8 else snapshot
         with staged(target) as building:
             source, name = _write(model, building, progress)
+            if with_int8:
+                write_int8(building, progress)
             _write_manifest(building, source, name, progress)
         return open_snapshot(target)
 
@@ -104,7 +109,8 @@ def _write(model: str, building: Path, progress: Progress) -> tuple[str, str]:
 def _write_manifest(directory: Path, source: str, name: str, progress: Progress) -> None:
     paths = sorted(directory.iterdir())
     progress.step("taking checksums", sum(path.stat().st_size for path in paths))
-    files = tuple(SnapshotFile(path.name, path.stat().st_size, sha256_of(path, progress.advance)) for path in paths)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(format_version=FORMAT_VERSION, source=source, name=name, files=files, created_at=now)
-    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    files = tuple(describe_file(path, progress) for path in paths)
+    write_manifest(
+        directory, Manifest(format_version=FORMAT_VERSION, source=source, name=name, files=files, created_at=now)
+    )

@@ -8,15 +8,14 @@ memory at once.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
-from handler.engine.weights.gguf import TensorSpec
+from handler.engine.weights.specs import TensorSpec
 
-_DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8"}
 _ALIGNMENT_BYTES = 64
 
 
@@ -26,7 +25,7 @@ def write_safetensors(
     tensors: Iterable[tuple[str, torch.Tensor]],
     advance: Callable[[int], None],
 ) -> None:
-    """Write `tensors`, which must come in the order and with the dtypes and shapes of `specs`.
+    """Write `tensors`, which lie in the file in the order of `specs`, whatever order they come in.
 
     Args:
         path: a file that does not exist yet.
@@ -35,9 +34,11 @@ def write_safetensors(
         advance: is told the bytes of each tensor once written.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    places: dict[str, tuple[TensorSpec, int]] = {}
     end = 0
     for spec in specs:
-        begin, end = end, end + _size_bytes(spec)
+        begin, end = end, end + spec.size_bytes
+        places[spec.name] = (spec, begin)
         header[spec.name] = {
             "dtype": _DTYPE_NAMES[spec.dtype],
             "shape": spec.shape,
@@ -47,11 +48,10 @@ def write_safetensors(
     text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
     with path.open("xb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for spec, (name, tensor) in zip(specs, tensors, strict=True):
-            assert (name, tensor.dtype, tuple(tensor.shape)) == (spec.name, spec.dtype, spec.shape)
-            tensor.view(torch.uint8).numpy().tofile(file)
-            advance(_size_bytes(spec))
-
-
-def _size_bytes(spec: TensorSpec) -> int:
-    return math.prod(spec.shape) * spec.dtype.itemsize
+        for name, tensor in tensors:
+            spec, offset = places.pop(name)
+            assert (tensor.dtype, tuple(tensor.shape)) == (spec.dtype, spec.shape)
+            file.seek(8 + len(text) + offset)
+            file.write(tensor.flatten().view(torch.uint8).numpy().data)
+            advance(spec.size_bytes)
+    assert not places, "every tensor of the file was written"

@@ -38,7 +38,7 @@ def test_all_is_good(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path)
     assert set(report["settings"]) == {field.upper() for field in Settings.__struct_fields__}
     assert "checksums good" in report["snapshot"]["detail"]
     assert report["model"]["detail"].startswith(
-        "llama: LlamaForCausalLM on cpu, float32, quantization none, 1024 tokens"
+        "llama: LlamaForCausalLM on cpu, float32, quantization int8, 1024 tokens"
     )
     assert report["spool"]["detail"].startswith(str(tmp_path / "home" / "spool"))
 
@@ -47,7 +47,7 @@ def test_the_device_is_named_and_a_missing_one_is_wrong(
     capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detail = check(capsysbinary, 0)["device"]["detail"]
-    assert re.fullmatch(r"cpu \(\d+ threads\), float32, \d+\.\d GiB free, torch .+", detail)
+    assert re.fullmatch(r"cpu \(\d+ threads\), float32, (no )?int8 kernels.*, \d+\.\d GiB free, torch .+", detail)
     monkeypatch.setenv("MODEL_DEVICE", "cuda:77")
     report = check(capsysbinary, 1)
     assert not report["device"]["is_good"]

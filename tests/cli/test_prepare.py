@@ -51,6 +51,7 @@ def test_it_tells_each_step_and_ends_with_directory_size_and_seconds(
     assert [line.partition(" (")[0] for line in err.splitlines()] == [
         f"reading {model}",
         "bringing the weights",
+        "quantising the weights to int8",
         "taking checksums",
     ]
 

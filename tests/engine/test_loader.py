@@ -7,19 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from handler.engine.config import ModelConfig, parse_config
-from handler.engine.loader import load_decoder, parameters
+from handler.engine.config import ModelConfig
+from handler.engine.loader import load_decoder
 from handler.engine.model import Decoder
+from handler.engine.parameters import parameters
 from handler.engine.precision import Precision
 from handler.errors import CorruptSnapshotError
-from tests.tiny_models import VARIANTS, make_model
+from tests.engine.checkpoints import checkpoint
+from tests.tiny_models import VARIANTS
 
 CPU = Precision(torch.device("cpu"), torch.float32, "none")
-
-
-def checkpoint(variant: str) -> tuple[ModelConfig, dict[str, Tensor]]:
-    model = make_model(variant)
-    return parse_config(model.config.to_dict() | {"architectures": [type(model).__name__]}), dict(model.state_dict())
 
 
 def load(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]]) -> Decoder:
@@ -29,7 +26,7 @@ def load(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]]) -> Decoder:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_checkpoint_holds_exactly_the_tensors_of_the_decoder(variant: str) -> None:
     config, tensors = checkpoint(variant)
-    stored = {name: shape for parameter in parameters(config) for name, shape in parameter.stored(None).items()}
+    stored = {name: shape for parameter in parameters(config) for name, shape in parameter.stored.items()}
     if config.tie_word_embeddings:
         del tensors["lm_head.weight"]
     assert stored == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -99,7 +96,7 @@ def test_stored_tensors_are_let_go_as_soon_as_their_parameter_stands() -> None:
                 assert alive("model.layers.0.mlp") == set()
                 assert alive("model.layers.0.self_attn") == set()
 
-    load_decoder(config, stream(), Precision(torch.device("cpu"), torch.float32, "int8"), max_positions=64)
+    load_decoder(config, stream(), Precision(torch.device("cpu"), torch.bfloat16, "none"), max_positions=64)
     assert len(stored) == len(tensors)
 
 

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore, load_core
+from handler.engine.native.decoder import NativeDecoder
+from handler.engine.native.library import load_library
+from handler.engine.native.runner import NativeRunner
+from handler.engine.runner import TorchRunner
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import Chunk, EngineOptions, SamplingParams, Sequence
 
@@ -18,13 +22,24 @@ QUESTIONS = ("What is the capital of France?", "Why is the sky blue?", "Write a 
 
 
 def next_token_logprobs(core: EngineCore, tokens: list[int]) -> Tensor:
-    """Log probabilities after each of `tokens`, (len(tokens), vocab_size), from one pass over all of them."""
+    """Log probabilities after each of `tokens`, (len(tokens), vocab_size), in one pass over all of them."""
     runner = core._runner
+    block_size = 32
+    table = list(range(1, 1 + -(-len(tokens) // block_size)))
+    if isinstance(runner, NativeRunner):
+        logits = [
+            runner._decoder.forward(
+                tokens[start : start + 256], [(len(tokens[start : start + 256]), start, table)], rows
+            )
+            for start in range(0, len(tokens), 256)
+            if (rows := list(range(len(tokens[start : start + 256]))))
+        ]
+        return torch.cat(logits).log_softmax(dim=-1)
+    assert isinstance(runner, TorchRunner)
     cache, attention, decoder = runner._cache, runner._attention, runner._decoder
     sequence = Sequence(0, tokens, SamplingParams(max_tokens=1))
-    num_blocks = -(-len(tokens) // cache.block_size)
-    sequence.block_table = list(range(1, num_blocks + 1))
-    slots = torch.arange(cache.block_size, cache.block_size + len(tokens))
+    sequence.block_table = table
+    slots = torch.arange(block_size, block_size + len(tokens))
     tiles = attention.plan([Chunk(sequence, 0, len(tokens))])
     with torch.inference_mode():
         hidden = decoder.forward(torch.tensor(tokens), torch.arange(len(tokens)), slots, tiles, attention, cache)
@@ -48,10 +63,18 @@ def texts(core: EngineCore) -> list[list[int]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def int8_core(embedded_snapshot: Snapshot) -> EngineCore:
-    options = EngineOptions(device="cpu", dtype="float32", quantization="int8")
-    return load_core(embedded_snapshot, options, BootTimeline())
+@pytest.fixture(scope="module", params=["kernels", "torch"])
+def int8_core(embedded_snapshot: Snapshot, request: pytest.FixtureRequest) -> EngineCore:
+    """The embedded model in int8, as on a CPU with the compiled kernels and as on one without."""
+    if request.param == "kernels" and load_library() is None:
+        pytest.skip("no int8 kernels: no C compiler, or no AVX-512 VNNI")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(NativeDecoder, "fits", staticmethod(lambda config: False))
+        core = load_core(embedded_snapshot, EngineOptions(device="cpu"), BootTimeline())
+    assert isinstance(core._runner, NativeRunner) is (request.param == "kernels")
+    assert core.model.info.quantization == "int8"
+    return core
 
 
 def test_int8_stays_close_to_float32(embedded_core: EngineCore, int8_core: EngineCore) -> None:

@@ -102,9 +102,10 @@ def test_the_embedded_model_in_company(embedded_snapshot: Snapshot, embedded_cor
     assert len(prompt) > 128
     [alone] = complete(embedded_core, [prompt], params)
     assert complete_in_company(embedded_core, prompt, params, seed=1).tokens == alone.tokens
-    options = EngineOptions(device="cpu", dtype="float32", quantization="int8", prefill_chunk_tokens=128)
-    quantised = load_core(embedded_snapshot, options, BootTimeline())
-    company = complete_in_company(quantised, prompt, params, seed=2)
-    quantised._scheduler._chunk_tokens = 1024
-    [alone] = complete(quantised, [prompt], params)
+    in_pieces, whole = (
+        load_core(embedded_snapshot, EngineOptions(device="cpu", prefill_chunk_tokens=tokens), BootTimeline())
+        for tokens in (128, 1024)
+    )
+    company = complete_in_company(in_pieces, prompt, params, seed=2)
+    [alone] = complete(whole, [prompt], params)
     assert company.tokens == alone.tokens

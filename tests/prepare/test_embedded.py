@@ -46,6 +46,7 @@ def test_the_snapshot_is_whole(embedded: Snapshot) -> None:
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
+        "int8.safetensors",
         "manifest.json",
         "model.safetensors",
         "tokenizer.json",

@@ -32,7 +32,7 @@ def write(directory: Path, name: str, value: object) -> None:
 
 def test_weights_are_hard_links_and_the_rest_is_copied(model_directory: Path) -> None:
     snapshot = prepared(model_directory)
-    for path in snapshot.directory.glob("*.safetensors"):
+    for path in snapshot.directory.glob("model*.safetensors"):
         assert path.samefile(model_directory / path.name)
     for name in ("config.json", "tokenizer.json", "generation_config.json", "model.safetensors.index.json"):
         assert (snapshot.directory / name).read_bytes() == (model_directory / name).read_bytes()
@@ -45,7 +45,7 @@ def test_weights_are_copied_where_links_cannot_be_made(model_directory: Path, mo
 
     monkeypatch.setattr(os, "link", refuse)
     snapshot = prepared(model_directory)
-    for path in snapshot.directory.glob("*.safetensors"):
+    for path in snapshot.directory.glob("model*.safetensors"):
         assert path.read_bytes() == (model_directory / path.name).read_bytes()
         assert not path.samefile(model_directory / path.name)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import msgspec
 import numpy as np
 import torch
 from gguf import quants
 
+from handler.engine.weights.specs import TensorSpec
 from handler.errors import CorruptSnapshotError, SnapshotError, UnsupportedModelError
 
 ARCHITECTURES = {
@@ -47,14 +47,6 @@ _PLAIN = {
     gguf.GGMLQuantizationType.F16: torch.float16,
     gguf.GGMLQuantizationType.BF16: torch.bfloat16,
 }
-
-
-class TensorSpec(msgspec.Struct, frozen=True):
-    """What a tensor will be, known before its data is read."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
 
 
 class GgufFile:
