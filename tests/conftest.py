@@ -13,6 +13,7 @@ from handler.boot import BootTimeline
 from handler.engine.core import EngineCore, load_core
 from handler.engine.snapshot import MANIFEST_FILE, Manifest, Snapshot, open_snapshot
 from handler.engine.types import EngineOptions
+from handler.prepare.int8 import write_int8
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress
 from tests.postgres import PostgresServer, postgres_server, postgres_url
@@ -55,11 +56,12 @@ def tiny_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], S
 
 @pytest.fixture(scope="session")
 def tiny_served(tiny_snapshot: Callable[[str], Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """The tiny Llama as `find_snapshot` finds it: with a manifest, and with a chat template."""
+    """The tiny Llama as `find_snapshot` finds it: with int8 weights, a manifest and a chat template."""
     tiny = tiny_snapshot("llama")
     directory = tmp_path_factory.mktemp("served") / "llama"
     shutil.copytree(tiny.directory, directory)
     (directory / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    write_int8(directory, NoProgress())
     (directory / MANIFEST_FILE).write_bytes(msgspec.json.encode(tiny.manifest))
     return open_snapshot(directory)
 

@@ -65,14 +65,25 @@ def test_a_model_that_is_not_prepared(
     assert report["spool"]["is_good"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("model.safetensors", "float32"),
+        ("int8.safetensors", "auto"),
+        ("config.json", "auto"),
+        ("generation_config.json", "auto"),
+        ("tokenizer.json", "auto"),
+    ],
+)
 def test_a_damaged_file_is_found_and_the_rest_looked_at(
     capsysbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
     tiny_served: Snapshot,
     tmp_path: Path,
     name: str,
+    dtype: str,
 ) -> None:
+    monkeypatch.setenv("TORCH_DTYPE", dtype)
     directory = tmp_path / "damaged"
     shutil.copytree(tiny_served.directory, directory)
     data = (directory / name).read_bytes()

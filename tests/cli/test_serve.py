@@ -160,7 +160,7 @@ def test_people_see_what_is_served_where_and_how_to_try_it(environ: dict[str, st
         text = shown.decode()
         assert f"Pilotlight on http://127.0.0.1:{port}" in text
         assert "llama (LlamaForCausalLM, 1024 tokens of context)" in text
-        assert "cpu, float32, quantization none" in text
+        assert "cpu, float32, quantization int8" in text
         for phase in ("interpreter", "import_torch", "weights", "warm_up"):
             assert re.search(rf"{phase} \d+\.\d\d", text)
         assert "{" not in text.partition("curl ")[0]
