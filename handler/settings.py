@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         model_device: auto, cpu, cuda, or cuda:N and several of those separated by commas; one engine on each device.
         torch_dtype: of activations and unquantised weights; auto is float32 on the CPU, bfloat16 on CUDA.
         quantization: of the linear layers' weights; int8 runs on the CPU.
-        max_batch_size: sequences in one step at most.
+        max_batch_size: sequences in one step of one device at most.
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
         kv_cache_fraction: share of the memory that is free after loading which the KV cache may take.

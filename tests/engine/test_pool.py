@@ -45,9 +45,8 @@ class Consumer:
 
     def start(self) -> Consumer:
         self.pool.start(self.posted.put, self.boot.append)
+        self.run_until(lambda: bool(self.boot))
         self.run_until(lambda: all(device.state is not EngineState.BOOTING for device in self.pool.devices))
-        while not self.boot:
-            self.posted.get(timeout=WAIT_S)()
         return self
 
     def submit(self, prompt: list[int], params: SamplingParams) -> Handle:
