@@ -111,7 +111,7 @@ async def test_sixteen_streams_get_what_one_device_would_have_said(tiny_served: 
 
 
 async def test_a_device_that_fails_ends_its_own_streams_and_the_platform_is_told(
-    tiny_served: Snapshot, tmp_path: Path
+    tiny_served: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     application = application_on(TWO, tiny_served, tmp_path)
     async with serving(application) as client:
@@ -125,6 +125,7 @@ async def test_a_device_that_fails_ends_its_own_streams_and_the_platform_is_told
         break_device(application, 0)
         texts = await asyncio.gather(*tasks)
         assert sum("[the engine failed: AttributeError]" in text for text in texts) == 4
+        assert "engine thread failed on cpu:0" in caplog.text
         health = await client.get("/health")
         assert health.status_code == 503
         assert health.json() == {

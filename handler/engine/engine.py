@@ -188,7 +188,7 @@ class Engine:
             post(partial(on_boot, None))
             self._serve(core, post)
         except Exception as error:  # without this the thread would die and still call itself ready
-            logger.exception("engine thread failed")
+            logger.exception("engine thread failed on %s", self._options.device)
             event = _failed(error)
             self._error = event.error
             self.stats = msgspec.structs.replace(self.stats, num_running=0, num_waiting=0, kv_blocks_used=0)

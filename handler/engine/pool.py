@@ -53,8 +53,8 @@ class EnginePool:
         self._timeline = timeline
         self._place = place
         self._engine_type = engine_type
-        self._lock = threading.Lock()  # around everything below
-        self._engines: list[Engine] = []
+        self._lock = threading.Lock()  # while engines are made, chosen, counted, or told to stop
+        self._engines: list[Engine] = []  # assigned once
         self._router = Router(0, options.max_batch_size)
         self._engine_of: dict[int, int] = {}  # sequences that have not ended
         self._ids = itertools.count()

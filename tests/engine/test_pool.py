@@ -236,10 +236,12 @@ def test_stop_while_devices_are_looked_for_starts_none(tiny_snapshot: TinySnapsh
         go_on.wait(WAIT_S)
         return TWO_CPUS
 
-    pool = EnginePool(tiny_snapshot("llama"), OPTIONS, BootTimeline(), place)
+    timeline = BootTimeline()
+    pool = EnginePool(tiny_snapshot("llama"), OPTIONS, timeline, place)
     assert (pool.state, pool.is_alive(0.0), pool.devices, pool.model) == (EngineState.BOOTING, True, [], None)
     pool.start(lambda function: function(), lambda _: None)
     assert looking.wait(WAIT_S)
+    assert timeline.phases[-1].name == "import_torch"  # which finding the devices needs
     assert not pool.stop(0.0)
     go_on.set()
     assert pool.stop(WAIT_S)

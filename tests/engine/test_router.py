@@ -68,6 +68,14 @@ def test_the_sequences_of_a_request_stay_together_until_one_would_wait_in_vain()
     assert chosen == [first] * 4 + [1 - first] * 4
 
 
+def test_a_full_engine_gives_way_to_one_that_has_a_place() -> None:
+    router = Router(2, max_batch_size=3)
+    for _ in range(2):
+        router.choose(prompt(rest=1), [1])
+    chosen = [router.choose(prompt(1), [0]), *(router.choose(prompt(1), [0, 1]) for _ in range(3))]
+    assert chosen == [0, 0, 0, 1]
+
+
 def test_a_full_engine_keeps_its_prefix_until_its_queue_is_a_batch_longer() -> None:
     router = Router(2, max_batch_size=2)
     for _ in range(2):
@@ -90,6 +98,15 @@ def test_the_prompt_of_a_request_is_hashed_once(monkeypatch: pytest.MonkeyPatch)
     alone = Router(1, max_batch_size=4)
     alone.choose(tokens, [0])  # there is nothing to choose
     assert len(hashed) == 3
+
+
+def test_a_prefix_in_use_is_not_forgotten() -> None:
+    router = Router(2, max_batch_size=9, max_prefixes=2)
+    for block in (1, 2, 1, 3):
+        router.choose(prompt(block), [1])
+    router.choose(prompt(rest=1), [1])
+    assert router.choose(prompt(1), [0, 1]) == 1
+    assert router.choose(prompt(2), [0, 1]) == 0
 
 
 def test_prefixes_are_forgotten_longest_first_and_least_recently_used_first() -> None:
