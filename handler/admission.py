@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from handler.errors import InvalidRequestError, OverloadedError, StartingError, StoppingError
@@ -15,11 +15,15 @@ class Admission:
     """Counts admitted sequences, `num_admitted`: those the engine runs and those that wait for it.
 
     `retry_after_s` comes from the mean time that recent sequences held their place.
+
+    Args:
+        places: sequences that can run at once, as of each call; devices come and go.
+        max_queued: sequences that may wait beyond those.
     """
 
-    def __init__(self, max_batch_size: int, max_queued: int) -> None:
-        self._max_batch_size = max_batch_size
-        self._limit = max_batch_size + max_queued
+    def __init__(self, places: Callable[[], int], max_queued: int) -> None:
+        self._places = places
+        self._max_queued = max_queued
         self.num_admitted = 0
         self._mean_stay_s: float | None = None
         self.is_ready = False
@@ -49,14 +53,16 @@ class Admission:
         """Seconds until a place is likely to be free; one while nothing has been measured."""
         if self._mean_stay_s is None:
             return 1.0
-        return max(1.0, self._mean_stay_s * self._max_batch_size / max(self.num_admitted, self._max_batch_size))
+        places = self._places()
+        return max(1.0, self._mean_stay_s * places / max(self.num_admitted, places))
 
     def _check(self, sequences: int, param: str) -> None:
         if self.is_stopping:
             raise StoppingError("The server is stopping; another instance will answer", 1.0)
-        if sequences > self._limit:
-            raise InvalidRequestError(f"The request makes {sequences} sequences, at most {self._limit} fit", param)
-        if self.num_admitted + sequences <= self._limit:
+        limit = self._places() + self._max_queued
+        if sequences > limit:
+            raise InvalidRequestError(f"The request makes {sequences} sequences, at most {limit} fit", param)
+        if self.num_admitted + sequences <= limit:
             return
         if not self.is_ready:
             raise StartingError("The model is still loading and the queue is full", self.retry_after_s())

@@ -22,7 +22,6 @@ from starlette.staticfiles import StaticFiles
 from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
-from handler.engine.engine import Engine
 from handler.errors import EngineError, PilotlightError
 from handler.formats import ChatFormat, TextFormat
 from handler.health import HealthEndpoints
@@ -32,7 +31,7 @@ from handler.metrics import Metrics
 from handler.openapi import DOCS_PAGE, describe_api, docs_directory
 from handler.requestlog.sink import LogSink
 from handler.schema import ErrorBody, ErrorDetail, Model, ModelList, encode_json
-from handler.service import Service
+from handler.service import ServesModel, Service
 from handler.settings import Settings
 from handler.trace import trace_of
 from handler.tracing import TracingMiddleware
@@ -45,7 +44,7 @@ _ENGINE_STOP_TIMEOUT_S = 10.0
 
 def create_app(
     settings: Settings,
-    engine: Engine,
+    engine: ServesModel,
     sink: LogSink,
     timeline: BootTimeline,
     *,
@@ -57,7 +56,7 @@ def create_app(
     """
     metrics = Metrics(engine.snapshot.name)
     service = Service(settings, engine, timeline, metrics)
-    metrics.watch(lambda: engine.stats, sink, timeline)
+    metrics.watch(lambda: engine.stats, lambda: engine.devices, sink, timeline)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

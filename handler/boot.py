@@ -5,6 +5,7 @@ Written by whichever thread runs a phase, read by `/startup` and the metrics. Cl
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
@@ -17,11 +18,15 @@ import psutil
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """One named part of the boot. Times are seconds since the process started; an open phase has no end."""
+    """One named part of the boot. Times are seconds since the process started; an open phase has no end.
+
+    `device` is set where several devices boot side by side, each through phases of its own.
+    """
 
     name: str
     start_s: float
     end_s: float | None = None
+    device: str | None = None
 
 
 class BootTimeline:
@@ -29,39 +34,75 @@ class BootTimeline:
 
     def __init__(self) -> None:
         age_s = process_age_s()
-        self._origin = time.monotonic() - age_s
-        self._lock = threading.Lock()
-        self._phases: dict[str, Phase] = {"interpreter": Phase("interpreter", 0.0, age_s)}
-        self._ready_s: float | None = None
+        self._record = _Record(time.monotonic() - age_s)
+        self._record.phases[None, "interpreter"] = Phase("interpreter", 0.0, age_s)
+        self._device: str | None = None
+
+    def for_device(self, device: str) -> BootTimeline:
+        """The same timeline, written on behalf of one of several devices."""
+        view = copy.copy(self)
+        view._device = device  # noqa: SLF001  (another object of this class)
+        return view
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Record the body as phase `name`; a body that raises leaves the phase open."""
-        start_s = self.elapsed_s()
-        with self._lock:
-            self._phases[name] = Phase(name, start_s)
-        yield
-        with self._lock:
-            self._phases[name] = Phase(name, start_s, self.elapsed_s())
+        with self._record.phase(name, self._device):
+            yield
+
+    @contextmanager
+    def process_phase(self, name: str) -> Iterator[None]:
+        """Record the body as a phase of the whole process, unless that was recorded already: only the first works."""
+        with self._record.lock:
+            is_known = (None, name) in self._record.phases
+        if is_known:
+            yield
+            return
+        with self._record.phase(name, None):
+            yield
 
     def mark_ready(self) -> None:
-        """State that a token could be served from now on."""
-        self._ready_s = self.elapsed_s()
+        """State that a token could be served from now on; with several devices the first one to say so counts."""
+        with self._record.lock:
+            if self._record.ready_s is None:
+                self._record.ready_s = self.elapsed_s()
 
     def elapsed_s(self) -> float:
         """Seconds since the process started."""
-        return time.monotonic() - self._origin
+        return self._record.elapsed_s()
 
     @property
     def ready_s(self) -> float | None:
         """Seconds from process start until ready, None while booting."""
-        return self._ready_s
+        return self._record.ready_s
 
     @property
     def phases(self) -> list[Phase]:
         """All phases so far, in the order they began."""
-        with self._lock:
-            return list(self._phases.values())
+        with self._record.lock:
+            return list(self._record.phases.values())
+
+
+class _Record:
+    """What all views of one timeline share."""
+
+    def __init__(self, origin_s: float) -> None:
+        self.lock = threading.Lock()
+        self.phases: dict[tuple[str | None, str], Phase] = {}
+        self.ready_s: float | None = None
+        self._origin_s = origin_s
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._origin_s
+
+    @contextmanager
+    def phase(self, name: str, device: str | None) -> Iterator[None]:
+        start_s = self.elapsed_s()
+        with self.lock:
+            self.phases[device, name] = Phase(name, start_s, None, device)
+        yield
+        with self.lock:
+            self.phases[device, name] = Phase(name, start_s, self.elapsed_s(), device)
 
 
 def process_age_s() -> float:

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handler.engine.engine import EngineState
 from handler.service import Service
 
 _MAX_ENGINE_SILENCE_S = 30.0
@@ -23,9 +24,16 @@ class HealthEndpoints:
         self._service = service
 
     async def health(self, _: Request) -> Response:
-        """200 while the process does its work or boots, 503 once the engine is dead or hung."""
-        alive = self._service.engine.is_alive(_MAX_ENGINE_SILENCE_S)
-        return _json({"status": "ok" if alive else "dead", "engine": str(self._service.engine.state)}, alive)
+        """200 while the process does its work or boots, 503 once an engine is dead or hung.
+
+        A device that could not boot makes it "degraded", and that is still 200: others serve, and a new process on
+        this machine would find the same device. One that fails later leaves a state that only a new process mends.
+        """
+        engine = self._service.engine
+        devices = {device.device: str(device.state) for device in engine.devices}
+        alive = engine.is_alive(_MAX_ENGINE_SILENCE_S)
+        status = "dead" if not alive else "degraded" if EngineState.FAILED in devices.values() else "ok"
+        return _json({"status": status, "engine": str(engine.state), "devices": devices}, alive)
 
     async def ready(self, _: Request) -> Response:
         """200 when a new request would be served at once, 503 while booting, draining or failed."""
@@ -39,6 +47,10 @@ class HealthEndpoints:
             "ready_s": timeline.ready_s,
             "phases": timeline.phases,
             "model": None if model is None else model.info,
+            "devices": [
+                {"device": device.device, "state": str(device.state), "error": device.error}
+                for device in self._service.engine.devices
+            ],
             "error": None if self._service.boot_error is None else str(self._service.boot_error),
         }
         return _json(body, timeline.ready_s is not None)

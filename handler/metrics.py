@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from handler.boot import BootTimeline
+from handler.engine.engine import DeviceStatus, EngineState
 from handler.engine.types import EngineStats
 from handler.requestlog.sink import LogSink
 from handler.trace import RequestTrace
@@ -71,9 +72,16 @@ class Metrics:
         self._inter_token = inter_token.labels(model_name)
         self._queue_time = queue_time.labels(model_name)
 
-    def watch(self, stats: Callable[[], EngineStats], sink: LogSink, timeline: BootTimeline) -> None:
-        """Show the state of engine, request log and boot as of each scrape."""
+    def watch(
+        self,
+        stats: Callable[[], EngineStats],
+        devices: Callable[[], list[DeviceStatus]],
+        sink: LogSink,
+        timeline: BootTimeline,
+    ) -> None:
+        """Show the state of engine, devices, request log and boot as of each scrape."""
         self.registry.register(_StateCollector(stats, sink, timeline, self._model_name))
+        self.registry.register(_DeviceCollector(devices, self._model_name))
 
     def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
         """Count a request that ends now."""
@@ -144,8 +152,30 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "request_log_connected", "Whether PostgreSQL answered when last asked.", float(self._sink.connected)
         )
-        boot = GaugeMetricFamily("boot_phase_seconds", "Duration of each part of the boot.", labels=["phase"])
+        text = "Duration of each part of the boot; several devices boot side by side."
+        boot = GaugeMetricFamily("boot_phase_seconds", text, labels=["phase", "device"])
         for phase in self._timeline.phases:
             if phase.end_s is not None:
-                boot.add_metric([phase.name], phase.end_s - phase.start_s)
+                boot.add_metric([phase.name, phase.device or ""], phase.end_s - phase.start_s)
         yield boot
+
+
+class _DeviceCollector(Collector):
+    """What only shows device by device: one that is down, and one that has more than its share."""
+
+    def __init__(self, devices: Callable[[], list[DeviceStatus]], model_name: str) -> None:
+        self._devices = devices
+        self._model_name = model_name
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per fact, one sample per device; none before the devices are known."""
+        labels = ["model_name", "device"]
+        up = GaugeMetricFamily("device_up", "1 while the device serves.", labels=labels)
+        sequences = GaugeMetricFamily("device_sequences", "Sequences that it runs or has waiting.", labels=labels)
+        usage = GaugeMetricFamily("device_kv_cache_usage_ratio", "Share of its KV cache blocks in use.", labels=labels)
+        for status in self._devices():
+            key, stats = [self._model_name, status.device], status.stats
+            up.add_metric(key, float(status.state is EngineState.READY))
+            sequences.add_metric(key, stats.num_running + stats.num_waiting)
+            usage.add_metric(key, stats.kv_blocks_used / stats.kv_blocks_total if stats.kv_blocks_total else 0.0)
+        yield from (up, sequences, usage)

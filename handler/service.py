@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
 from handler.admission import Admission
 from handler.boot import BootTimeline
-from handler.engine.engine import Engine
+from handler.engine.engine import DeviceStatus, EngineState, OnBoot, Post
 from handler.engine.loaded import LoadedModel
+from handler.engine.snapshot import Snapshot
+from handler.engine.types import EngineStats
 from handler.errors import EngineError, PilotlightError, UnknownModelError
+from handler.generation import SubmitsSequences
 from handler.metrics import Metrics
 from handler.params import ParamsFactory
 from handler.settings import Settings
@@ -17,22 +21,60 @@ from handler.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+class ServesModel(SubmitsSequences, Protocol):
+    """What the function needs of an engine, or of a pool of them."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served, known before it is loaded."""
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """The loaded model, None until the boot has ended well."""
+
+    @property
+    def state(self) -> EngineState:
+        """Where it is in its life; ready while any device is."""
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counts of all devices together."""
+
+    @property
+    def devices(self) -> list[DeviceStatus]:
+        """The state of each device, none before they are known."""
+
+    def start(self, post: Post, on_boot: OnBoot) -> None:
+        """Begin booting and return at once; `on_boot` is called once through `post`, with None if all went well."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """End all threads; False if one did not end in time."""
+
+    def is_alive(self, max_silence_s: float) -> bool:
+        """Whether it boots, or does its work on every device that once was ready."""
+
+
 class Service:
     """One function in one process."""
 
-    def __init__(self, settings: Settings, engine: Engine, timeline: BootTimeline, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, engine: ServesModel, timeline: BootTimeline, metrics: Metrics) -> None:
         self.settings = settings
         self.engine = engine
         self.timeline = timeline
         self.metrics = metrics
-        self.admission = Admission(settings.max_batch_size, settings.max_queued_requests)
+        self.admission = Admission(self._places, settings.max_queued_requests)
         self.boot_error: PilotlightError | None = None
         self._booted = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
         """Whether a token could be served to a new request now."""
-        return self.admission.is_ready and not self.admission.is_stopping
+        return self.engine.state is EngineState.READY and self.admission.is_ready and not self.admission.is_stopping
+
+    def _places(self) -> int:
+        """Sequences that can run at once; before the boot as many as on one device."""
+        ready = sum(device.state is EngineState.READY for device in self.engine.devices)
+        return self.settings.max_batch_size * max(1, ready)
 
     def on_boot(self, error: PilotlightError | None) -> None:
         """Told by the engine when its boot has ended."""

@@ -20,6 +20,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # A password may hold any character but is told from a port by the @ behind it.
 _USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
+_CUDA_DEVICE = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
@@ -30,10 +31,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         model_name: `smollm2-135m` (embedded), a hub id, a directory or a `.gguf` file.
-        model_device: auto, cpu, cuda or cuda:N.
+        model_device: auto, cpu, cuda, or cuda:N and several of those separated by commas; one engine on each device.
         torch_dtype: of activations and unquantised weights; auto is float32 on the CPU, bfloat16 on CUDA.
         quantization: of the linear layers' weights; int8 runs on the CPU.
-        max_batch_size: sequences in one step at most.
+        max_batch_size: sequences in one step of one device at most.
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
         kv_cache_fraction: share of the memory that is free after loading which the KV cache may take.
@@ -178,10 +179,14 @@ def _boolean(text: str) -> bool:
 
 
 def _device(text: str) -> str:
-    kind, _, index = text.partition(":")
-    if kind not in {"auto", "cpu", "cuda"} or (":" in text and (kind != "cuda" or not index.isdecimal())):
-        raise ValueError("must be auto, cpu, cuda or cuda:N")
-    return text
+    if text in {"auto", "cpu", "cuda"}:
+        return text
+    devices = [device.strip() for device in text.split(",")]
+    if not all(_CUDA_DEVICE.fullmatch(device) for device in devices):
+        raise ValueError("must be auto, cpu, cuda, cuda:N or a list like cuda:0,cuda:2")
+    if len(set(devices)) < len(devices):
+        raise ValueError("must not name a device twice")
+    return ",".join(devices)
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from tests.server import DEADLINE_S, until
 
 
 class Application:
-    """Boots when entered. `environ` are settings; `engine_type` may be a broken engine."""
+    """Boots when entered. `environ` are settings; `engine_type` may be a broken engine, or several."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from handler.errors import InvalidRequestError, OverloadedError, StartingError, 
 
 
 def ready(max_batch_size: int = 2, max_queued: int = 1) -> Admission:
-    admission = Admission(max_batch_size, max_queued)
+    admission = Admission(lambda: max_batch_size, max_queued)
     admission.is_ready = True
     return admission
 
@@ -51,7 +51,7 @@ def test_what_never_fits_is_the_requests_fault(param: str) -> None:
 
 
 def test_a_full_queue_before_the_boot_says_that_the_model_loads() -> None:
-    admission = Admission(1, 0)
+    admission = Admission(lambda: 1, 0)
     with admission.admit(1, "n"), pytest.raises(StartingError) as caught, admission.admit(1, "n"):
         pass
     assert caught.value.retry_after_s == 1.0

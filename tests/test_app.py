@@ -149,13 +149,14 @@ async def test_the_model_is_listed_with_what_clients_need(application: Applicati
 
 async def test_probes_follow_the_life_of_the_process(application: Application) -> None:
     client = application.client
-    assert (await client.get("/health")).json() == {"status": "ok", "engine": "ready"}
+    assert (await client.get("/health")).json() == {"status": "ok", "engine": "ready", "devices": {"cpu": "ready"}}
     assert (await client.get("/ready")).json() == {"status": "ready"}
     startup = (await client.get("/startup")).json()
     assert startup["status"] == "ready"
     assert [phase["name"] for phase in startup["phases"]][-3:] == ["weights", "kv_cache", "warm_up"]
     assert all(phase["start_s"] <= phase["end_s"] <= startup["ready_s"] for phase in startup["phases"])
     assert (startup["model"]["name"], startup["error"]) == ("llama", None)
+    assert startup["devices"] == [{"device": "cpu", "state": "ready", "error": None}]
     application.service.admission.is_stopping = True
     ready = await client.get("/ready")
     assert (ready.status_code, ready.json()) == (503, {"status": "stopping"})
@@ -166,7 +167,7 @@ async def test_probes_follow_the_life_of_the_process(application: Application) -
     application.engine.stop(10)
     assert application.engine.state is EngineState.STOPPED
     dead = await client.get("/health")
-    assert (dead.status_code, dead.json()) == (503, {"status": "dead", "engine": "stopped"})
+    assert (dead.status_code, dead.json()["status"], dead.json()["engine"]) == (503, "dead", "stopped")
 
 
 async def test_browsers_may_call_from_the_named_origins_only(tiny_served: Snapshot, tmp_path: Path) -> None:

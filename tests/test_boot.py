@@ -54,6 +54,40 @@ def test_ready_is_a_moment() -> None:
     assert before_s <= timeline.ready_s <= timeline.elapsed_s()
 
 
+def test_each_device_has_phases_of_its_own() -> None:
+    timeline = BootTimeline()
+    views = {device: timeline.for_device(device) for device in ("cuda:0", "cuda:1")}
+    with timeline.phase("bind"), views["cuda:0"].phase("weights"), views["cuda:1"].phase("weights"):
+        pass
+    assert [(phase.name, phase.device) for phase in timeline.phases[1:]] == [
+        ("bind", None),
+        ("weights", "cuda:0"),
+        ("weights", "cuda:1"),
+    ]
+    assert views["cuda:0"].phases == timeline.phases
+    assert all(phase.end_s is not None for phase in timeline.phases)
+
+
+def test_the_first_device_that_is_ready_counts() -> None:
+    timeline = BootTimeline()
+    timeline.for_device("cuda:1").mark_ready()
+    ready_s = timeline.ready_s
+    assert ready_s is not None
+    timeline.for_device("cuda:0").mark_ready()
+    assert timeline.ready_s == ready_s
+
+
+def test_what_the_process_does_once_is_recorded_once() -> None:
+    timeline = BootTimeline()
+    with timeline.for_device("cuda:0").process_phase("import_torch"):
+        pass
+    phases = timeline.phases
+    with timeline.process_phase("import_torch"):
+        pass
+    assert [(phase.name, phase.device) for phase in phases] == [("interpreter", None), ("import_torch", None)]
+    assert timeline.phases == phases
+
+
 def test_threads_may_write_side_by_side() -> None:
     timeline = BootTimeline()
     barrier = threading.Barrier(4)

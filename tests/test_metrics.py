@@ -21,6 +21,7 @@ WITH_MODEL = {
     "prefix_cache_queries_total",
     "prefix_cache_hits_total",
 }
+OF_DEVICE = {"device_up": 1.0, "device_sequences": 0.0, "device_kv_cache_usage_ratio": 0.0}
 WITHOUT_MODEL = {
     "http_requests_total",
     "http_request_duration_seconds_count",
@@ -65,6 +66,8 @@ async def test_every_name_of_the_contract_is_there_with_its_label(application: A
     samples = await scrape(application)
     for name in WITH_MODEL:
         assert value(samples, name, model_name="llama") is not None, name
+    for name, expected in OF_DEVICE.items():
+        assert value(samples, name, model_name="llama", device="cpu") == expected, name
     assert {name for name, _ in samples} >= WITHOUT_MODEL
 
 
@@ -124,7 +127,7 @@ async def test_a_repeated_prompt_is_found_in_the_prefix_cache(application: Appli
 async def test_phases_of_the_boot_have_durations(application: Application) -> None:
     samples = await scrape(application)
     for phase in ("interpreter", "weights", "warm_up"):
-        seconds = value(samples, "boot_phase_seconds", phase=phase)
+        seconds = value(samples, "boot_phase_seconds", phase=phase, device="")
         assert seconds is not None
         assert seconds > 0
 

@@ -17,7 +17,9 @@ from rich.text import Text
 
 from handler.boot import BootTimeline
 from handler.cli.serve import engine_options
+from handler.engine.devices import place_engines
 from handler.engine.snapshot import find_snapshot, verify_checksums
+from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, PilotlightError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.failure import describe_failure
@@ -74,20 +76,23 @@ def _device(settings: Settings) -> str:
     import torch  # noqa: PLC0415  (only what looks at the model pays for it)
 
     from handler.engine.kv_cache import free_memory_bytes  # noqa: PLC0415
-    from handler.engine.native.library import load_library  # noqa: PLC0415
     from handler.engine.precision import resolve_precision  # noqa: PLC0415
 
-    precision = resolve_precision(engine_options(settings))
-    device = precision.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    dtype = str(precision.dtype).removeprefix("torch.")
-    kernels = ""
-    if precision.quantization == "int8":
-        kernels = (
-            ", int8 kernels" if load_library() else ", no int8 kernels (no C compiler at install, or no AVX-512 VNNI)"
-        )
-    free_gib = free_memory_bytes(device) / 2**30
-    return f"{device} ({name}), {dtype}{kernels}, {free_gib:.1f} GiB free, torch {torch.__version__}"
+    details = []
+    for options in _options_by_device(settings):
+        precision = resolve_precision(options)
+        device = precision.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        dtype = str(precision.dtype).removeprefix("torch.")
+        kernels = f", {_kernels()}" if device.type == "cpu" and precision.quantization == "int8" else ""
+        details.append(f"{device} ({name}), {dtype}{kernels}, {free_memory_bytes(device) / 2**30:.1f} GiB free")
+    return f"{'; '.join(details)}, torch {torch.__version__}"
+
+
+def _kernels() -> str:
+    from handler.engine.native.library import load_library  # noqa: PLC0415  (imports nothing heavy, but with the rest)
+
+    return "int8 kernels" if load_library() else "no int8 kernels (no C compiler at install, or no AVX-512 VNNI)"
 
 
 def _snapshot(settings: Settings) -> str:
@@ -97,15 +102,22 @@ def _snapshot(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    """Load it for real, and compute two tokens."""
+    """Load it for real on each device in turn, and compute two tokens."""
     from handler.engine.core import load_core  # noqa: PLC0415  (torch is not needed for the other findings)
 
     snapshot = find_snapshot(settings.model_name, settings.pilotlight_home)
-    info = load_core(snapshot, engine_options(settings), BootTimeline()).model.info
+    infos = [load_core(snapshot, options, BootTimeline()).model.info for options in _options_by_device(settings)]
+    info = infos[0]
     return (
-        f"{info.name}: {info.architecture} on {info.device}, {info.dtype}, quantization {info.quantization}, "
-        f"{info.max_model_len} tokens of context, cache for {info.kv_cache_tokens} tokens"
+        f"{info.name}: {info.architecture} on {', '.join(each.device for each in infos)}, {info.dtype}, "
+        f"quantization {info.quantization}, {info.max_model_len} tokens of context, "
+        f"cache for {' and '.join(str(each.kv_cache_tokens) for each in infos)} tokens"
     )
+
+
+def _options_by_device(settings: Settings) -> list[EngineOptions]:
+    options = engine_options(settings)
+    return [msgspec.structs.replace(options, device=placement.device) for placement in place_engines(options)]
 
 
 def _database(settings: Settings) -> str:

@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 import handler
 from handler.app import create_app
 from handler.boot import BootTimeline
-from handler.engine.engine import Engine
+from handler.engine.engine import EngineState
+from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot, find_snapshot
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         database if embedded is None else embedded.url,
         pool_size=settings.db_pool_size,
     )
-    engine = Engine(snapshot, engine_options(settings), timeline)
+    engine = EnginePool(snapshot, engine_options(settings), timeline)
     address = listener_address(listener)
 
     def on_ready(service: Service) -> None:
@@ -165,11 +166,20 @@ def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
 
 
 def announce(service: Service, address: str) -> None:
-    """Say what is served, where, and how the boot went."""
+    """Say what is served, where, and how the boot went; other devices may still be booting."""
     model, timeline = service.engine.model, service.timeline
     assert model is not None
-    phases = {phase.name: phase.end_s - phase.start_s for phase in timeline.phases if phase.end_s is not None}
+    phases = {
+        phase.name if phase.device is None else f"{phase.device} {phase.name}": phase.end_s - phase.start_s
+        for phase in timeline.phases
+        if phase.end_s is not None
+    }
     info = msgspec.to_builtins(model.info)
+    devices = [
+        device.device if device.state is EngineState.READY else f"{device.device} ({device.state})"
+        for device in service.engine.devices
+    ]
+    info["device"] = ", ".join(devices)
     if not sys.stdout.isatty():
         rounded = {name: round(seconds, 3) for name, seconds in phases.items()}
         fields = {
@@ -203,12 +213,22 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._signal: int | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again."""
+        """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again.
+
+        Writes nothing: a signal may come in the middle of a write to the same stream.
+        """
         del frame
+        self._signal = sig
         self._service.admission.is_stopping = True
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
-        logger.info("stopping", extra={FIELDS: {"signal": signal.Signals(sig).name}})
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say why, then let the running requests end."""
+        fields = {} if self._signal is None else {"signal": signal.Signals(self._signal).name}
+        logger.info("stopping", extra={FIELDS: fields})
+        await super().shutdown(sockets)

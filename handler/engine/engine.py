@@ -52,6 +52,15 @@ class EngineState(enum.StrEnum):
     STOPPED = "stopped"
 
 
+class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One device as the outside sees it. `error` is what ended its boot or its work."""
+
+    device: str
+    state: EngineState
+    stats: EngineStats
+    error: str | None = None
+
+
 class Handle:
     """A submitted sequence. `cancel` may be called from any thread, at any time, more than once."""
 
@@ -82,12 +91,16 @@ class Engine:
         snapshot: the model to load.
         options: device, precision and limits.
         timeline: receives the phases of the boot.
+        num_threads: CPU threads to compute with, None leaves it to torch.
     """
 
-    def __init__(self, snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline) -> None:
+    def __init__(
+        self, snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline, num_threads: int | None = None
+    ) -> None:
         self._snapshot = snapshot
         self._options = options
         self._timeline = timeline
+        self._num_threads = num_threads
         self._inbox: queue.SimpleQueue[_Submission | Callable[[EngineCore], None] | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()  # a submission comes before the failure that answers it, or is refused
         self._listeners: dict[int, OnEvent] = {}  # engine thread only
@@ -95,6 +108,7 @@ class Engine:
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
         self._model: LoadedModel | None = None
+        self._error: PilotlightError | None = None
         self.state = EngineState.BOOTING
         self.heartbeat_s = time.monotonic()
         self.stats = EngineStats()
@@ -108,6 +122,13 @@ class Engine:
     def model(self) -> LoadedModel | None:
         """The loaded model, None until the engine is ready."""
         return self._model
+
+    @property
+    def devices(self) -> list[DeviceStatus]:
+        """The state of the one device, under the name that the options give it until it is known which one that is."""
+        device = self._options.device if self._model is None else self._model.info.device
+        error = None if self._error is None else str(self._error)
+        return [DeviceStatus(device=device, state=self.state, stats=self.stats, error=error)]
 
     def start(self, post: Post, on_boot: OnBoot) -> None:
         """Begin booting in the engine's thread and return at once.
@@ -160,7 +181,7 @@ class Engine:
             if not isinstance(error, PilotlightError):
                 logger.exception("engine boot failed")
                 error = EngineError(f"the engine could not boot: {error}")
-            listeners = self._fail()
+            listeners = self._fail(error)
             post(partial(on_boot, error))
             if listeners:
                 post(partial(_deliver, [(listener, _failed(error)) for listener in listeners]))
@@ -169,15 +190,17 @@ class Engine:
             post(partial(on_boot, None))
             self._serve(core, post)
         except Exception as error:  # without this the thread would die and still call itself ready
-            logger.exception("engine thread failed")
-            deliveries = [*self._refused, *((listener, _failed(error)) for listener in self._fail())]
+            logger.exception("engine thread failed on %s", self._options.device)
+            deliveries = [*self._refused, *((listener, _failed(error)) for listener in self._fail(error))]
             with contextlib.suppress(RuntimeError):  # the consumer's loop is closed: nobody waits any more
                 post(partial(_deliver, deliveries))
         else:
             self.state = EngineState.STOPPED
 
-    def _fail(self) -> list[OnEvent]:
+    def _fail(self, error: Exception) -> list[OnEvent]:
         """Take no more submissions; everybody who still waits, those whose submission was not even read included."""
+        self._error = error if isinstance(error, PilotlightError) else _failed(error).error
+        self.stats = msgspec.structs.replace(self.stats, num_running=0, num_waiting=0, kv_blocks_used=0)
         with self._accepting:
             self.state = EngineState.FAILED
         listeners = list(self._listeners.values())
@@ -199,8 +222,10 @@ class Engine:
                 post(partial(_deliver, deliveries))
 
     def _boot(self) -> EngineCore:
-        with self._timeline.phase("import_torch"):
+        with self._timeline.process_phase("import_torch"):
             from handler.engine.core import load_core  # noqa: PLC0415  (torch takes longer than binding the port)
+            from handler.engine.devices import enter_device  # noqa: PLC0415
+        enter_device(self._options.device, self._num_threads)
         core = load_core(self._snapshot, self._options, self._timeline)
         self._model = core.model
         self.stats = core.stats()

@@ -381,7 +381,9 @@ def python(code: str, *arguments: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("module", ["engine", "types", "loaded", "tokenizer", "chat_template", "config", "scheduler"])
+@pytest.mark.parametrize(
+    "module", ["engine", "pool", "types", "loaded", "tokenizer", "chat_template", "config", "scheduler"]
+)
 def test_torch_is_not_needed_to_import(module: str) -> None:
     code = f"import sys, handler.engine.{module}; print({{'torch', 'numpy', 'transformers'}} & set(sys.modules))"
     assert python(code) == "set()\n"

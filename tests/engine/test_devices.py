@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from handler.engine.devices import Placement, enter_device, place_engines
+from handler.engine.types import EngineOptions
+from handler.errors import ConfigurationError
+from tests.engine.conftest import num_threads
+
+
+def devices(setting: str) -> list[str]:
+    return [placement.device for placement in place_engines(EngineOptions(device=setting))]
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("auto", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda:2,cuda:0", ["cuda:2", "cuda:0"]),
+        ("cpu", ["cpu"]),
+    ],
+)
+def test_a_setting_names_devices(three_gpus: None, setting: str, expected: list[str]) -> None:
+    assert devices(setting) == expected
+
+
+def test_without_cuda_auto_is_the_cpu(no_gpu: None) -> None:
+    assert devices("auto") == devices("cpu") == ["cpu"]
+
+
+@pytest.mark.parametrize("setting", ["cuda", "cuda:0", "cuda:0,cuda:1"])
+def test_cuda_that_is_not_there_is_refused(no_gpu: None, setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="no CUDA device") as caught:
+        devices(setting)
+    assert caught.value.key == "MODEL_DEVICE"
+
+
+def test_one_device_that_does_not_exist_refuses_the_list(three_gpus: None) -> None:
+    with pytest.raises(ConfigurationError, match="MODEL_DEVICE: cuda:3 asked for, but there are 3 devices"):
+        devices("cuda:0,cuda:3")
+
+
+def test_what_cannot_run_on_a_device_is_refused_before_any_boots(three_gpus: None) -> None:
+    with pytest.raises(ConfigurationError, match="QUANTIZATION"):
+        place_engines(EngineOptions(device="auto", quantization="int8"))
+
+
+@pytest.mark.parametrize(("total", "share"), [(1, 1), (2, 1), (7, 2), (16, 5)])
+def test_several_engines_share_the_threads(three_gpus: None, total: int, share: int) -> None:
+    with num_threads(total):
+        assert place_engines(EngineOptions()) == [Placement(f"cuda:{index}", share) for index in range(3)]
+        assert place_engines(EngineOptions(device="cuda:1")) == [Placement("cuda:1", None)]
+
+
+def test_a_thread_has_its_own_device_and_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    seen: list[int] = []
+
+    def work() -> None:
+        enter_device("cuda:1", 3)
+        enter_device("cpu", None)
+        seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (current, seen) == (["cuda:1"], [3])
+    assert torch.get_num_threads() == before
