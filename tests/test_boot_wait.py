@@ -166,18 +166,18 @@ async def test_a_second_signal_ends_at_once_and_keeps_the_row(environ: dict[str,
 def test_a_damaged_model_is_exit_code_1_and_a_line(tiny: dict[str, str], tmp_path: Path) -> None:
     directory = tmp_path / "damaged"
     shutil.copytree(tiny["MODEL_NAME"], directory)
-    (directory / "model.safetensors").write_bytes(b"no weights")
+    (directory / "int8.safetensors").write_bytes(b"no weights")
     process = ServerProcess(tiny | {"MODEL_NAME": str(directory)})
     assert process.wait() == 1
     (entry,) = [line for line in process.lines if "the model could not be loaded" in line]
     assert msgspec.json.decode(entry)["level"] == "error"
-    assert "model.safetensors" in entry
+    assert "int8.safetensors" in entry
 
 
 async def test_requests_that_wait_for_a_damaged_model_are_told(tiny_served: Snapshot, tmp_path: Path) -> None:
     directory = tmp_path / "damaged"
     shutil.copytree(tiny_served.directory, directory)
-    (directory / "model.safetensors").write_bytes(b"no weights")
+    (directory / "int8.safetensors").write_bytes(b"no weights")
     damaged = Snapshot(directory, "llama", tiny_served.manifest)
     async with Application(damaged, tmp_path / "home") as application:
         client = application.client
@@ -189,7 +189,7 @@ async def test_requests_that_wait_for_a_damaged_model_are_told(tiny_served: Snap
         assert (await client.get("/ready")).status_code == 503
         startup = await client.get("/startup")
         assert startup.status_code == 503
-        assert "model.safetensors" in startup.json()["error"]
+        assert "int8.safetensors" in startup.json()["error"]
 
 
 @pytest.mark.parametrize(

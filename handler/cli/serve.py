@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import errno
 import json
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -213,22 +215,16 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self._signal: int | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again.
 
-        Writes nothing: a signal may come in the middle of a write to the same stream.
+        Logs through the loop: the signal may have come in the middle of a write to the same stream.
         """
         del frame
-        self._signal = sig
         self._service.admission.is_stopping = True
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say why, then let the running requests end."""
-        fields = {} if self._signal is None else {"signal": signal.Signals(self._signal).name}
-        logger.info("stopping", extra={FIELDS: fields})
-        await super().shutdown(sockets)
+        fields = {"signal": signal.Signals(sig).name}
+        asyncio.get_running_loop().call_soon_threadsafe(partial(logger.info, "stopping", extra={FIELDS: fields}))
