@@ -128,6 +128,8 @@ class _StateCollector(Collector):
                 stats.prefix_query_tokens,
             ),
             "prefix_cache_hits": ("Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens),
+            "spec_drafted_tokens": ("Tokens guessed ahead by prompt lookup.", stats.spec_drafted_tokens),
+            "spec_accepted_tokens": ("Guessed tokens that proved right.", stats.spec_accepted_tokens),
             "preemptions": ("Sequences whose blocks were taken for older ones.", stats.num_preemptions),
         }
         for name, (text, value) in gauges.items():

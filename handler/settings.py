@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
         kv_cache_fraction: share of the memory that is free after loading which the KV cache may take.
+        speculation_tokens: tokens guessed ahead in one step at most, by prompt lookup; 0 guesses none.
         max_queued_requests: sequences that may wait beyond max_batch_size before requests are refused.
         default_max_tokens: where a request names none; None generates up to the model's limit.
         default_temperature: where a request names none; None takes the model's own generation_config.json.
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
     kv_cache_fraction: float = 0.25
+    speculation_tokens: int = 0
     max_queued_requests: int = 256
     default_max_tokens: int | None = None
     default_temperature: float | None = None
@@ -245,6 +247,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "max_model_len": _integer(16, 1 << 24),
     "prefill_chunk_tokens": _integer(128, 1 << 20),
     "kv_cache_fraction": _number(0.01, 0.98),
+    "speculation_tokens": _integer(0, 64),
     "max_queued_requests": _integer(0, 1 << 20),
     "default_max_tokens": _integer(1, 1 << 24),
     "default_temperature": _number(0.0, 2.0),

@@ -20,6 +20,8 @@ WITH_MODEL = {
     "kv_cache_usage_ratio",
     "prefix_cache_queries_total",
     "prefix_cache_hits_total",
+    "spec_drafted_tokens_total",
+    "spec_accepted_tokens_total",
 }
 OF_DEVICE = {"device_up": 1.0, "device_sequences": 0.0, "device_kv_cache_usage_ratio": 0.0}
 WITHOUT_MODEL = {

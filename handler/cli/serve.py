@@ -98,6 +98,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         max_model_len=settings.max_model_len,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         kv_cache_fraction=settings.kv_cache_fraction,
+        speculation_tokens=settings.speculation_tokens,
     )
 
 

@@ -133,6 +133,8 @@ class EngineCore:
             prefix_query_tokens=scheduler.prefix_query_tokens,
             prefix_hit_tokens=scheduler.prefix_hit_tokens,
             num_preemptions=scheduler.num_preemptions,
+            spec_drafted_tokens=scheduler.spec_drafted_tokens,
+            spec_accepted_tokens=scheduler.spec_accepted_tokens,
         )
 
     def _launch(self, batch: Batch) -> None:
@@ -202,6 +204,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         tile=backend.tile,
         max_batch_size=options.max_batch_size,
         prefill_chunk_tokens=options.prefill_chunk_tokens,
+        draft_tokens=options.speculation_tokens,
     )
     core = EngineCore(
         runner=backend.runner,

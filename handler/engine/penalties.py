@@ -38,9 +38,9 @@ class TokenCounts:
         """How often each of `ids` occurs (N,) int64."""
         return self._counts[: len(self._slots)]
 
-    def count(self, tokens: list[int]) -> None:
-        """Count those of the sequence's `tokens` that are new since the last call."""
-        new = tokens[self._num_counted :]
+    def count(self, tokens: list[int], accepted: list[int]) -> None:
+        """Count what is new since the last call in the sequence's `tokens` and the `accepted` ones that follow."""
+        new = tokens[self._num_counted :] + accepted[max(0, self._num_counted - len(tokens)) :]
         if not new:
             return
         self._num_counted += len(new)
@@ -61,21 +61,23 @@ class Penalties:
         self._all: WeakKeyDictionary[Sequence, TokenCounts] = WeakKeyDictionary()
         self._output: WeakKeyDictionary[Sequence, TokenCounts] = WeakKeyDictionary()
 
-    def apply(self, row: Tensor, sequence: Sequence) -> None:
-        """Change one row of logits (vocab_size,) by what its sequence has said so far."""
+    def apply(self, row: Tensor, sequence: Sequence, accepted: list[int]) -> None:
+        """Change one row of logits (vocab_size,) by what its sequence has said so far, `accepted` tokens last."""
         params = sequence.params
         if params.repetition_penalty != 1.0:
-            ids = self._counts(self._all, sequence, 0).ids
+            ids = self._counts(self._all, sequence, accepted, 0).ids
             values = row[ids]
             row[ids] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
         if params.presence_penalty or params.frequency_penalty:
-            output = self._counts(self._output, sequence, sequence.num_prompt_tokens)
+            output = self._counts(self._output, sequence, accepted, sequence.num_prompt_tokens)
             counts = output.counts
             row[output.ids] -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
 
-    def _counts(self, known: WeakKeyDictionary[Sequence, TokenCounts], sequence: Sequence, start: int) -> TokenCounts:
+    def _counts(
+        self, known: WeakKeyDictionary[Sequence, TokenCounts], sequence: Sequence, accepted: list[int], start: int
+    ) -> TokenCounts:
         counts = known.get(sequence)
         if counts is None:
             counts = known[sequence] = TokenCounts(start, self._device)
-        counts.count(sequence.tokens)
+        counts.count(sequence.tokens, accepted)
         return counts

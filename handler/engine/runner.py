@@ -11,7 +11,7 @@ from handler.engine.attention import PagedAttention
 from handler.engine.kv_cache import KvCache
 from handler.engine.model import Decoder
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, SampledToken, Sequence
+from handler.engine.types import Batch, Chunk, SampledToken, Sequence
 
 
 class FinishedStep:
@@ -46,30 +46,41 @@ class TorchRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> FinishedStep:
-        """Compute all chunks of `batch`; one token for each chunk that reaches the end of its sequence."""
-        batch = self._attention.order(batch)
+        """Compute all chunks of `batch`. The rows of a draft are computed as decoding sequences of their own."""
+        spans = self._attention.order([span for chunk in batch for span in _spans(chunk)])
+        drafts = {chunk.sequence: chunk.draft for chunk in batch if chunk.draft}
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
-        sampling: list[Sequence] = []
-        last_rows: list[int] = []
-        for chunk in batch:
-            sequence, end = chunk.sequence, chunk.start + chunk.length
-            tokens += sequence.tokens[chunk.start : end]
-            positions += range(chunk.start, end)
-            slots += self._slots(sequence.block_table, chunk.start, end)
-            if chunk.samples:
-                sampling.append(sequence)
-                last_rows.append(len(tokens) - 1)
+        row_of: dict[tuple[Sequence, int], int] = {}  # of each span's last token, by its position
+        for span in spans:
+            sequence, end = span.sequence, span.start + span.length
+            if span.start < len(sequence):
+                tokens += sequence.tokens[span.start : end]
+            else:
+                tokens.append(drafts[sequence][span.start - len(sequence)])
+            positions += range(span.start, end)
+            slots += self._slots(sequence.block_table, span.start, end)
+            row_of[sequence, end - 1] = len(tokens) - 1
         rows = torch.tensor([tokens, positions, slots]).to(self._device, non_blocking=True)
-        tiles = self._attention.plan(batch)
+        tiles = self._attention.plan(spans)
         hidden = self._decoder.forward(rows[0], rows[1], rows[2], tiles, self._attention, self._cache)
+        sampling = [chunk for chunk in batch if chunk.samples]
         if not sampling:
             return FinishedStep([])
+        last_rows = [
+            row_of[span.sequence, span.start + span.length - 1] for chunk in sampling for span in _spans(chunk)
+        ]
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
-        sampled = zip(sampling, self._sampler.sample(logits, sampling), strict=True)
-        return FinishedStep([(sequence, [token]) for sequence, token in sampled])
+        return FinishedStep(self._sampler.sample_chunks(logits, sampling))
 
     def _slots(self, block_table: list[int], start: int, end: int) -> list[int]:
         size = self._cache.block_size
         return [block_table[position // size] * size + position % size for position in range(start, end)]
+
+
+def _spans(chunk: Chunk) -> list[Chunk]:
+    """The chunk without its draft, and one chunk for each token of the draft."""
+    if not chunk.draft:
+        return [chunk]
+    return [Chunk(chunk.sequence, chunk.start + offset, 1) for offset in range(1 + len(chunk.draft))]

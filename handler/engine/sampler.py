@@ -6,11 +6,13 @@ distribution at one uniform number that the sequence's own generator draws, so n
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from handler.engine.penalties import Penalties
-from handler.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprob
+from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
 
 CANDIDATES = 256
 """A top-p cut is looked for among that many likeliest tokens first; a flatter row is sorted whole."""
@@ -27,24 +29,52 @@ class Sampler:
         self._device = device
         self._penalties = Penalties(device)
 
-    def sample(self, logits: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
-        """One token for each row of `logits` (R, vocab_size) float32, which this may overwrite."""
+    def sample_chunks(self, logits: Tensor, chunks: list[Chunk]) -> list[tuple[Sequence, list[SampledToken]]]:
+        """The tokens of chunks that sample, each with `1 + len(draft)` rows of `logits` (R, vocab_size), one by one.
+
+        The row behind a draft token is sampled only if that token was sampled in the row before. So a draft changes
+        no token and draws no random number more, whatever the parameters.
+        """
+        first_rows = list(itertools.accumulate((1 + len(chunk.draft) for chunk in chunks), initial=0))
+        sampled: list[list[SampledToken]] = [[] for _ in chunks]
+        going = list(range(len(chunks)))
+        while going:
+            rows = [first_rows[index] + len(sampled[index]) for index in going]
+            tokens = self.sample(
+                logits if len(rows) == len(logits) else logits[rows],
+                [chunks[index].sequence for index in going],
+                [[token.token_id for token in sampled[index]] for index in going],
+            )
+            for index, token in zip(going, tokens, strict=True):
+                sampled[index].append(token)
+            going = [index for index in going if _goes_on(chunks[index].draft, sampled[index])]
+        return [(chunk.sequence, tokens) for chunk, tokens in zip(chunks, sampled, strict=True)]
+
+    def sample(
+        self, logits: Tensor, sequences: list[Sequence], accepted: list[list[int]] | None = None
+    ) -> list[SampledToken]:
+        """One token for each row of `logits` (R, vocab_size) float32, which this may overwrite.
+
+        `accepted` are tokens that each sequence got in this step already and does not hold yet.
+        """
+        if accepted is None:
+            accepted = [[] for _ in sequences]
         raw = logits.clone() if any(s.params.logprobs is not None for s in sequences) else logits
         for row, sequence in enumerate(sequences):
-            self._adjust(logits[row], sequence)
+            self._adjust(logits[row], sequence, accepted[row])
         tokens = self._choose(logits, sequences)
         logprobs = self._logprobs(raw, sequences, tokens)
         return [SampledToken(token, logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
 
-    def _adjust(self, row: Tensor, sequence: Sequence) -> None:
+    def _adjust(self, row: Tensor, sequence: Sequence, accepted: list[int]) -> None:
         """Apply penalties, biases and bans to one row of logits (vocab_size,), in OpenAI's and vLLM's order."""
         params = sequence.params
-        self._penalties.apply(row, sequence)
+        self._penalties.apply(row, sequence, accepted)
         if params.logit_bias:
             row[self._indices(list(params.logit_bias))] += torch.tensor(
                 list(params.logit_bias.values()), device=self._device
             )
-        if sequence.num_output_tokens < params.min_tokens:
+        if sequence.num_output_tokens + len(accepted) < params.min_tokens:
             row[self._indices([*self._end_token_ids, *params.stop_token_ids])] = float("-inf")
 
     def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
@@ -116,3 +146,8 @@ class Sampler:
 
 def _cuts(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1.0
+
+
+def _goes_on(draft: tuple[int, ...], sampled: list[SampledToken]) -> bool:
+    """Whether the next row was computed behind the token that was sampled last."""
+    return len(sampled) <= len(draft) and sampled[-1].token_id == draft[len(sampled) - 1]

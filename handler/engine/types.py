@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from handler.engine.lookup import PromptLookup
 from handler.errors import EngineError
 
 
@@ -137,6 +138,7 @@ class Sequence:
         "cached_tokens",
         "first_scheduled_s",
         "id",
+        "lookup",
         "num_chunks_in_flight",
         "num_computed_tokens",
         "num_pending_tokens",
@@ -158,6 +160,7 @@ class Sequence:
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
         self.first_scheduled_s: float | None = None
+        self.lookup: PromptLookup | None = None  # where drafts are made
         # Python seeds with the absolute value: -1 would repeat 1.
         seed = None if params.seed is None else params.seed % 2**64
         self.rng = random.Random(seed)  # noqa: S311  (sampling noise, not a secret)
@@ -229,6 +232,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
     kv_cache_fraction: float = 0.25
+    speculation_tokens: int = 0
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,6 +245,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
     num_preemptions: int = 0
+    spec_drafted_tokens: int = 0
+    spec_accepted_tokens: int = 0
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,6 +94,7 @@ def test_the_engine_gets_every_setting_that_it_knows() -> None:
             "MAX_MODEL_LEN": "100",
             "PREFILL_CHUNK_TOKENS": "300",
             "KV_CACHE_FRACTION": "0.5",
+            "SPECULATION_TOKENS": "6",
         }
     )
     options = engine_options(settings)

@@ -151,3 +151,33 @@ def test_an_event_carries_what_is_known_of_the_sequence(tokenizer: Tokenizer) ->
     assert event == TokenEvent(text="a", token_ids=(97,), logprobs=(logprob,), cached_tokens=128, first_scheduled_s=4.5)
     assert sequence.tokens == [65, 97]
     assert output.accept([SampledToken(98)]).logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "kept", "finish", "stop_reason"),
+    [
+        ("abcd", {}, "abcd", None, None),
+        ("abcd", {"max_tokens": 3}, "abc", FinishReason.LENGTH, None),
+        ("abcd", {"stop_token_ids": (99,)}, "ab", FinishReason.STOP, 99),
+        ("abcd", {"stop": ("bc",)}, "a", FinishReason.STOP, "bc"),
+        ("abab", {"stop": ("ab",), "min_tokens": 3}, "ab", FinishReason.STOP, "ab"),
+    ],
+)
+def test_several_tokens_of_a_step_end_where_single_ones_would(
+    tokenizer: Tokenizer,
+    text: str,
+    changes: dict[str, Any],
+    kept: str,
+    finish: FinishReason | None,
+    stop_reason: str | int | None,
+) -> None:
+    params = SamplingParams(**({"max_tokens": 9, "logprobs": 0} | changes))
+    sequence = Sequence(1, [65], params)
+    output = SequenceOutput(sequence, tokenizer, frozenset({END_TOKEN}))
+    event = output.accept([SampledToken(token, TokenLogprob(token, -1.0)) for token in text.encode()])
+    assert (event.text, event.finish_reason, event.stop_reason) == (kept, finish, stop_reason)
+    assert sequence.tokens == [65, *event.token_ids]
+    assert event.logprobs is not None
+    assert [entry.token_id for entry in event.logprobs] == list(event.token_ids)
+    singly = follow(tokenizer, list(event.token_ids), **changes)
+    assert (singly.text, singly.finish_reason) == (event.text, finish)

@@ -55,7 +55,7 @@ def test_counts_that_grow_give_the_same_bits_as_counting_anew(
         other.tokens += new[:1]
         for one in (sequence, other):
             adjusted = row.clone()
-            penalties.apply(adjusted, one)
+            penalties.apply(adjusted, one, [])
             assert torch.equal(adjusted, anew(row, one))
 
 
@@ -64,7 +64,7 @@ def test_what_was_counted_goes_with_its_sequence() -> None:
     penalties = Penalties(CPU)
     kept, ended = (Sequence(number, [1, 2], SamplingParams(max_tokens=5, **params)) for number in range(2))
     for one in (kept, ended):
-        penalties.apply(torch.zeros(VOCAB), one)
+        penalties.apply(torch.zeros(VOCAB), one, [])
     assert (len(penalties._all), len(penalties._output)) == (2, 2)
     del one, ended
     gc.collect()

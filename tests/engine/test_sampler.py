@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handler.engine import sampler as sampler_module
 from handler.engine.sampler import Sampler
-from handler.engine.types import SampledToken, SamplingParams, Sequence
+from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence
 
 VOCAB = 400
 END = 399
@@ -186,7 +186,7 @@ def test_penalties_come_before_the_bias_and_the_ban_comes_last(row: Tensor) -> N
 def adjust(row: Tensor, **changes: Any) -> Tensor:
     """A row after penalties, biases and bans."""
     adjusted = row.clone()
-    Sampler(len(row), (END,), torch.device("cpu"))._adjust(adjusted, sequence(**changes))
+    Sampler(len(row), (END,), torch.device("cpu"))._adjust(adjusted, sequence(**changes), [])
     return adjusted
 
 
@@ -287,3 +287,38 @@ def test_the_vocabulary_may_be_larger_than_any_cut() -> None:
     row = torch.zeros(150_000)
     row[149_999] = 30.0
     assert choose(row, top_p=0.9) == choose(row, min_p=0.5) == choose(row) == 149_999
+
+
+DRAFTED: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 0.7},
+    {"temperature": 0.8, "top_p": 0.9, "logprobs": 2},
+    {"temperature": 0.0, "presence_penalty": 3.0, "frequency_penalty": 1.0, "repetition_penalty": 1.5},
+    {"temperature": 0.9, "min_tokens": 3, "frequency_penalty": 2.0},
+]
+
+
+@pytest.mark.parametrize("num_right", range(4))
+def test_drafts_are_sampled_like_one_token_after_the_other(num_right: int) -> None:
+    rows = torch.randn(len(DRAFTED), 4, VOCAB, generator=torch.Generator().manual_seed(8)) * 2
+    rows[:, :, END] += 6.0
+    sampler = Sampler(VOCAB, (END,), torch.device("cpu"))
+    expected, chunks = [], []
+    for number, changes in enumerate(DRAFTED):
+        single = sequence(number, (5, 6, 7), **changes)
+        tokens = []
+        for row in rows[number, : num_right + 1]:
+            [token] = sampler.sample(row.clone().unsqueeze(0), [single])
+            tokens.append(token)
+            single.tokens.append(token.token_id)
+        expected.append((tokens, single.rng.random()))
+        draft = [token.token_id for token in tokens][:num_right]
+        draft += [(tokens[num_right].token_id + 1) % VOCAB, 17, 18][: 3 - num_right]
+        chunks.append(Chunk(sequence(number, (5, 6, 7), **changes), 2, 1, tuple(draft)))
+    chunks.insert(1, Chunk(sequence(77, temperature=0.0), 0, 1))
+    logits = torch.cat((rows[0], rows[1, :1], rows[1:].flatten(0, 1)))
+    sampled = sampler.sample_chunks(logits, chunks)
+    assert [one for one, _ in sampled] == [chunk.sequence for chunk in chunks]
+    lonely = sampled.pop(1)
+    assert lonely[1] == [SampledToken(int(rows[1, 0].argmax()))]
+    assert [(tokens, one.rng.random()) for one, tokens in sampled] == expected

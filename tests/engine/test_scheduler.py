@@ -15,10 +15,12 @@ BLOCK, TILE = 4, 8
 MAX_LEN = 64
 
 
-def make(num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16) -> tuple[BlockPool, Scheduler]:
+def make(
+    num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16, **drafts: int
+) -> tuple[BlockPool, Scheduler]:
     pool = BlockPool(num_blocks)
     scheduler = Scheduler(
-        pool, block_size=BLOCK, tile=TILE, max_batch_size=max_batch_size, prefill_chunk_tokens=chunk_tokens
+        pool, block_size=BLOCK, tile=TILE, max_batch_size=max_batch_size, prefill_chunk_tokens=chunk_tokens, **drafts
     )
     return pool, scheduler
 
@@ -276,3 +278,133 @@ def test_a_sequence_that_does_not_fit_now_waits_and_holds_nothing() -> None:
 def test_a_chunk_below_a_tile_is_no_schedule() -> None:
     with pytest.raises(AssertionError, match="a chunk holds a tile at least"):
         make(chunk_tokens=TILE - 1)
+
+
+def drafting(number: int, length: int, max_tokens: int = 40) -> Sequence:
+    """A sequence whose tokens go round and round, so that there is always a draft."""
+    return sequence(number, [100 * number + index % 2 for index in range(length)], max_tokens)
+
+
+def decode(scheduler: Scheduler, num_right: int) -> Batch:
+    """A step of which each draft is right in its first `num_right` tokens."""
+    batch = scheduler.schedule()
+    for chunk in batch:
+        one, sampled = chunk.sequence, 0
+        if chunk.samples:
+            sampled = 1 + min(num_right, len(chunk.draft))
+            one.tokens += [one.tokens[-2], one.tokens[-1]] * sampled
+            del one.tokens[chunk.start + chunk.length + sampled :]
+        scheduler.advance(chunk, sampled)
+    return batch
+
+
+def drafts(batch: Batch) -> list[int]:
+    return [len(chunk.draft) for chunk in batch]
+
+
+def test_a_draft_comes_with_the_last_token_and_what_is_right_of_it_counts() -> None:
+    pool, scheduler = make(draft_tokens=3)
+    one = drafting(1, 6)
+    scheduler.add(one)
+    assert drafts(decode(scheduler, 0)) == [0]
+    [chunk] = decode(scheduler, 2)
+    assert (chunk.start, chunk.length, chunk.draft) == (6, 1, (101, 100, 101))
+    assert (len(one), one.num_computed_tokens) == (10, 9)
+    assert (scheduler.spec_drafted_tokens, scheduler.spec_accepted_tokens) == (3, 2)
+    assert len(one.block_table) == 3
+    pool.check()
+
+
+def test_the_blocks_of_a_rejected_draft_are_given_back() -> None:
+    pool, scheduler = make(num_blocks=1 + 4, draft_tokens=3)
+    one = drafting(1, 7)
+    scheduler.add(one)
+    decode(scheduler, 0)
+    [chunk] = scheduler.schedule()
+    assert len(chunk.draft) == 3
+    assert len(one.block_table) == 3
+    one.tokens.append(5)
+    scheduler.advance(chunk, 1)
+    assert len(one.block_table) == 2
+    assert pool.num_used == 2
+    pool.check()
+
+
+def test_a_draft_is_cut_to_the_blocks_that_nobody_uses_and_preempts_nobody() -> None:
+    _, scheduler = make(num_blocks=1 + 5, draft_tokens=4)
+    for number in (1, 2):
+        scheduler.add(drafting(number, 6))
+    decode(scheduler, 0)
+    batch = scheduler.schedule()
+    assert drafts(batch) == [4, 1], "the fifth block goes to the first draft; the second ends with its own block"
+    assert scheduler.num_preemptions == 0
+    assert [len(one.block_table) for one in scheduler.running] == [3, 2]
+
+
+def test_a_draft_ends_where_max_tokens_do() -> None:
+    _, scheduler = make(draft_tokens=4)
+    scheduler.add(drafting(1, 8, max_tokens=4))
+    assert [drafts(decode(scheduler, 4)) for _ in range(2)] == [[0], [2]]
+
+
+def test_drafts_take_what_prompts_leave_of_the_budget() -> None:
+    _, scheduler = make(chunk_tokens=16, draft_tokens=4)
+    scheduler.add(drafting(1, 8))
+    decode(scheduler, 0)
+    scheduler.add(sequence(2, 14))
+    assert drafts(decode(scheduler, 4)) == [2, 0]
+    scheduler.add(sequence(3, 40))
+    assert drafts(decode(scheduler, 4)) == [0, 0, 0]
+
+
+def test_a_large_batch_gets_no_drafts() -> None:
+    _, scheduler = make(draft_tokens=2, max_drafting_sequences=2)
+    for number in (1, 2):
+        scheduler.add(drafting(number, 6))
+    decode(scheduler, 0)
+    assert drafts(decode(scheduler, 2)) == [2, 2]
+    scheduler.add(drafting(3, 6))
+    assert drafts(decode(scheduler, 2)) == [0, 0, 0]
+    scheduler.remove(scheduler.running[0])
+    assert drafts(decode(scheduler, 2)) == [2, 2]
+
+
+def test_a_sequence_with_a_token_in_flight_goes_on_or_is_left_out() -> None:
+    _, scheduler = make()
+    ahead, history, ending = sequence(1, 5), sequence(2, 5), sequence(3, 5, max_tokens=1)
+    history.params = SamplingParams(max_tokens=4, logprobs=0)
+    for one in (ahead, ending):
+        scheduler.add(one)
+    first = scheduler.schedule()
+    assert not scheduler.needs_results
+    [chunk] = scheduler.schedule()
+    assert (chunk.sequence, chunk.start, chunk.is_ahead, chunk.samples) == (ahead, 5, True, True)
+    scheduler.remove(ending)
+    for done in (first[0], chunk):
+        ahead.tokens.append(9)
+        scheduler.advance(done, 1)
+    scheduler.add(history)
+    assert [chunk.sequence for chunk in scheduler.schedule()] == [ahead, history]
+    assert scheduler.needs_results
+    assert [chunk.sequence for chunk in scheduler.schedule()] == [ahead]
+
+
+def test_a_preempted_sequence_waits_for_its_token_in_flight() -> None:
+    pool, scheduler = make(num_blocks=1 + 4, max_batch_size=2, chunk_tokens=16)
+    old, young = sequence(1, 7, max_tokens=8), sequence(2, 8, max_tokens=8)
+    for one in (old, young):
+        scheduler.add(one)
+    first = scheduler.schedule()
+    second = scheduler.schedule()  # there is no block for the ninth token of the younger one
+    assert [chunk.sequence for chunk in second] == [old]
+    assert list(scheduler.waiting) == [young]
+    assert scheduler.num_preemptions == 1
+    for chunk in first:
+        chunk.sequence.tokens.append(9)
+        scheduler.advance(chunk, 1)
+    assert pool.num_cached == 0, "its old blocks are not published: they may be another's"
+    assert (young.num_pending_tokens, young.num_chunks_in_flight, len(young)) == (0, 0, 9)
+    scheduler.remove(old)
+    [chunk] = scheduler.schedule()
+    assert (chunk.sequence, chunk.start, chunk.length) == (young, 0, 9)
+    pool.check()

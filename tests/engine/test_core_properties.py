@@ -1,0 +1,176 @@
+"""Whatever arrives, whatever is cancelled, with and without drafts and steps in flight: what must always hold."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from handler.engine.blocks import BlockPool
+from handler.engine.core import EngineCore
+from handler.engine.generation_config import GenerationDefaults
+from handler.engine.loaded import LoadedModel
+from handler.engine.scheduler import Scheduler
+from handler.engine.tokenizer import Tokenizer
+from handler.engine.types import FinishReason, ModelInfo, SamplingParams, Sequence
+from tests.engine.hash_device import VOCAB_SIZE, HashDevice, completion
+from tests.tiny_models import byte_tokenizer
+
+BLOCK, TILE = 4, 8
+MAX_LEN = 64
+
+
+@cache
+def model() -> LoadedModel:
+    with TemporaryDirectory() as directory:
+        byte_tokenizer().save(f"{directory}/tokenizer.json")
+        tokenizer = Tokenizer(Path(directory))
+    info: dict[str, Any] = dict.fromkeys(("name", "architecture", "device", "dtype", "quantization"), "none")
+    return LoadedModel(
+        info=ModelInfo(vocab_size=VOCAB_SIZE, max_model_len=MAX_LEN, kv_cache_tokens=0, **info),
+        tokenizer=tokenizer,
+        chat_template=None,
+        defaults=GenerationDefaults(),
+    )
+
+
+class Follower:
+    """What a client has seen of a sequence, and what it is to see in the end."""
+
+    def __init__(self, prompt: list[int], params: SamplingParams, last_step: int) -> None:
+        self.expected = completion(prompt, params)
+        self.seen: list[int] = []
+        self.params = params
+        self.last_step = last_step
+        self.own_steps = most_steps(len(prompt), params.max_tokens)
+
+
+def most_steps(num_prompt_tokens: int, max_tokens: int) -> int:
+    """Steps that a sequence takes once it is the oldest: its tiles and tokens, and the filling of the pipeline."""
+    return -(-(num_prompt_tokens + max_tokens) // TILE) + max_tokens + 3
+
+
+class Serving(RuleBasedStateMachine):
+    """The real core, scheduler, pool and output over a device that checks every block."""
+
+    @initialize(
+        num_blocks=st.integers(MAX_LEN // BLOCK, 40),
+        max_batch_size=st.integers(1, 5),
+        chunk=st.integers(TILE, 40),
+        draft_tokens=st.sampled_from([0, 1, 3, 6]),
+        max_drafting=st.integers(1, 5),
+        runs_ahead=st.booleans(),
+    )
+    def start(
+        self, num_blocks: int, max_batch_size: int, chunk: int, draft_tokens: int, max_drafting: int, runs_ahead: bool
+    ) -> None:
+        self.pool = BlockPool(1 + num_blocks)
+        self.scheduler = Scheduler(
+            self.pool,
+            block_size=BLOCK,
+            tile=TILE,
+            max_batch_size=max_batch_size,
+            prefill_chunk_tokens=chunk,
+            draft_tokens=draft_tokens,
+            max_drafting_sequences=max_drafting,
+        )
+        self.device = HashDevice(BLOCK, runs_ahead=runs_ahead)
+        self.core = EngineCore(runner=self.device, scheduler=self.scheduler, pool=self.pool, model=model())
+        self.alive: dict[int, Follower] = {}  # in order of arrival
+        self.num_added = 0
+        self.num_steps = 0
+
+    @rule(
+        family=st.integers(0, 2),  # prompts of one family share a beginning
+        shared=st.integers(0, 26),
+        own=st.lists(st.integers(0, 3), min_size=1, max_size=16),
+        max_tokens=st.integers(1, 22),
+        needs_history=st.booleans(),
+        stops=st.booleans(),
+    )
+    def add(self, family: int, shared: int, own: list[int], max_tokens: int, needs_history: bool, stops: bool) -> None:
+        self.num_added += 1
+        prompt = [(family + index * index) % VOCAB_SIZE for index in range(shared)] + own
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            seed=self.num_added,
+            logprobs=0 if needs_history else None,
+            stop_token_ids=(3, 7) if stops else (),
+        )
+        older = sum(follower.own_steps for follower in self.alive.values())
+        last_step = self.num_steps + older + most_steps(len(prompt), max_tokens)
+        self.alive[self.num_added] = Follower(prompt, params, last_step)
+        self.core.add(self.num_added, prompt, params)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(list(self.alive)))
+        follower = self.alive.pop(number)
+        assert follower.seen == follower.expected[: len(follower.seen)]
+        self.core.cancel(number)
+
+    @precondition(lambda self: self.core.has_work)
+    @rule()
+    def step(self) -> None:
+        self.num_steps += 1
+        for number, event in self.core.step():
+            follower = self.alive[number]
+            assert event.token_ids
+            follower.seen += event.token_ids
+            if event.finish_reason is None:
+                assert follower.seen == follower.expected[: len(follower.seen)]
+                continue
+            assert follower.seen == follower.expected
+            stopped = follower.seen[-1] in follower.params.stop_token_ids
+            assert event.finish_reason is (FinishReason.STOP if stopped else FinishReason.LENGTH)
+            del self.alive[number]
+        for follower in self.alive.values():
+            assert self.num_steps < follower.last_step, "it starves"
+
+    @invariant()
+    def is_sound(self) -> None:
+        pool, running, waiting = self.pool, self.scheduler.running, list(self.scheduler.waiting)
+        pool.check()
+        assert len(pool._free) + pool.num_used + pool.num_cached == pool.num_blocks - 1
+        assert [one.id for one in running + waiting] == list(self.alive), "nobody is lost and nobody overtakes"
+        assert all(one.block_table == [] for one in waiting)
+        tables = [one.block_table for one in running]
+        assert pool.num_used == len({block for table in tables for block in table})
+        for index, one in enumerate(running):
+            assert len(set(one.block_table)) == len(one.block_table)
+            for other in running[:index]:
+                self.check_shared(one, other)
+        if not self.device.runs_ahead:
+            assert not self.device.in_flight
+            assert all(one.num_pending_tokens == one.num_chunks_in_flight == 0 for one in running + waiting)
+
+    def check_shared(self, one: Sequence, other: Sequence) -> None:
+        """A block of two sequences holds the same tokens, and nobody will write to it any more."""
+        for block in set(one.block_table) & set(other.block_table):
+            index = one.block_table.index(block)
+            end = (index + 1) * BLOCK
+            assert other.block_table.index(block) == index
+            assert other.tokens[:end] == one.tokens[:end]
+            assert min(one.num_computed_tokens, other.num_computed_tokens) >= end
+
+    def teardown(self) -> None:
+        if not hasattr(self, "core"):
+            return
+        while self.core.has_work:
+            self.step()
+        self.is_sound()
+        assert not self.alive
+        assert self.pool.num_used == 0
+        assert not self.device.in_flight
+        stats = self.core.stats()
+        assert 0 <= stats.spec_accepted_tokens <= stats.spec_drafted_tokens
+
+
+TestServing = Serving.TestCase
+TestServing.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
