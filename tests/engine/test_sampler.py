@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from handler.engine import sampler as sampler_module
-from handler.engine.sampler import Sampler
+from handler.engine.sampler import Sampler, _argmax
 from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence
 
 VOCAB = 400
@@ -322,3 +322,13 @@ def test_drafts_are_sampled_like_one_token_after_the_other(num_right: int) -> No
     lonely = sampled.pop(1)
     assert lonely[1] == [SampledToken(int(rows[1, 0].argmax()))]
     assert [(tokens, one.rng.random()) for one, tokens in sampled] == expected
+
+
+@pytest.mark.parametrize("columns", [1, 259, 512, 49152, 32016])
+def test_the_largest_logit_is_found_wherever_it_is(columns: int) -> None:
+    logits = torch.randn(5, columns, generator=torch.Generator().manual_seed(columns)).round(decimals=1)
+    assert torch.equal(_argmax(logits), logits.argmax(dim=-1))
+    equal = torch.zeros(2, columns)
+    assert _argmax(equal).tolist() == [0, 0]
+    equal[1, -1] = 1
+    assert _argmax(equal).tolist() == [0, columns - 1]

@@ -24,18 +24,17 @@ class NativeRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> FinishedStep:
-        """Compute all chunks of `batch`; one token for each chunk that reaches the end of its sequence."""
+        """Compute all chunks of `batch`, each with its draft; every row of a chunk with a draft yields logits."""
         tokens: list[int] = []
         spans: list[Span] = []
         logit_rows: list[int] = []
         for chunk in batch:
             tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.length]
-            spans.append((chunk.length, chunk.start, chunk.sequence.block_table))
+            tokens += chunk.draft
+            num_drafted = len(chunk.draft)
+            spans.append((chunk.length + num_drafted, chunk.start, chunk.sequence.block_table))
             if chunk.samples:
-                logit_rows.append(len(tokens) - 1)
+                logit_rows += range(len(tokens) - 1 - num_drafted, len(tokens))
+        sampling = [chunk for chunk in batch if chunk.samples]
         logits = self._decoder.forward(tokens, spans, logit_rows)
-        sampling = [chunk.sequence for chunk in batch if chunk.samples]
-        if not sampling:
-            return FinishedStep([])
-        sampled = zip(sampling, self._sampler.sample(logits, sampling), strict=True)
-        return FinishedStep([(sequence, [token]) for sequence, token in sampled])
+        return FinishedStep(self._sampler.sample_chunks(logits, sampling) if sampling else [])
