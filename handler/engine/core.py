@@ -10,14 +10,14 @@ import time
 import torch
 
 from handler.boot import BootTimeline
+from handler.engine.architecture import open_architecture
 from handler.engine.attention import TILE, PagedAttention
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
-from handler.engine.config import ModelConfig, read_config
+from handler.engine.config import ModelShape
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
 from handler.engine.loaded import LoadedModel
-from handler.engine.loader import load_decoder
 from handler.engine.output import SequenceOutput
 from handler.engine.precision import resolve_precision
 from handler.engine.runner import Runner
@@ -123,7 +123,8 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         ConfigurationError: a setting asks for what this machine or this model does not have.
         SnapshotError: the snapshot is damaged or not supported.
     """
-    config = read_config(snapshot.directory)
+    architecture = open_architecture(snapshot.directory, timeline)
+    config = architecture.shape
     precision = resolve_precision(options)
     max_model_len = _max_model_len(config, options)
     with timeline.phase("tokenizer"):
@@ -131,7 +132,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         chat_template = read_chat_template(snapshot.directory)
         defaults = read_generation_defaults(snapshot.directory)
     with timeline.phase("weights"), torch.inference_mode():
-        decoder = load_decoder(config, iter_tensors(snapshot.directory), precision, max_model_len)
+        decoder = architecture.load(iter_tensors(snapshot.directory), precision, max_model_len)
     with timeline.phase("kv_cache"):
         num_blocks = plan_blocks(
             config,
@@ -182,7 +183,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     return core
 
 
-def _max_model_len(config: ModelConfig, options: EngineOptions) -> int:
+def _max_model_len(config: ModelShape, options: EngineOptions) -> int:
     wanted = options.max_model_len
     if wanted is None:
         return config.context_tokens
