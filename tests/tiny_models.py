@@ -128,6 +128,8 @@ def make_model(variant: str, seed: int = 0) -> transformers.PreTrainedModel:
     config = getattr(transformers, config_class)(**(SHAPE | overrides))
     torch.manual_seed(seed)
     model = getattr(transformers, model_class)(config).float().eval()
+    if variant in FOREIGN_VARIANTS:
+        model.set_attn_implementation("eager")  # as sdpa, transformers 5.17 leaves soft caps out in silence
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from handler.engine.precision import Precision
 from handler.engine.quiet import first_line, quiet
 from handler.errors import ConfigurationError, SnapshotError
 
+_ALONE = threading.Lock()
+"""Log levels, filters of warnings and torch's default dtype belong to the whole process, and are changed while
+transformers makes a model. Two engines that load at once would leave each other's behind."""
+
 
 class ForeignArchitecture:
     """An architecture of transformers that was found fit for serving.
@@ -33,7 +38,7 @@ class ForeignArchitecture:
     def __init__(self, directory: Path) -> None:
         register()
         architecture = read_architecture(directory)
-        with quiet("transformers"):
+        with _ALONE, quiet("transformers"):
             try:
                 self._config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
                 self._class = _model_class(self._config, architecture)
@@ -70,7 +75,7 @@ class ForeignArchitecture:
                 "QUANTIZATION",
                 f"{precision.quantization} is not for {architecture}, which runs through transformers; use none",
             )
-        with quiet("transformers"):
+        with _ALONE, quiet("transformers"):
             model = load_model(self._class, self._config, tensors, precision)
             hold_frequencies(model)
             attentions = [model.get_submodule(call.module) for call in self._rehearsal.calls]

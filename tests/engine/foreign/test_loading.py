@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handler.engine.foreign import architecture as module
 from handler.engine.foreign.architecture import ForeignArchitecture
 from handler.engine.foreign.decoder import ForeignDecoder
+from handler.engine.foreign.loading import load_model
 from handler.engine.precision import Precision
 from handler.errors import ConfigurationError, CorruptSnapshotError, SnapshotError
 from tests.tiny_models import make_model
@@ -55,6 +57,28 @@ def test_stored_tensors_are_not_copied(saved: tuple[ForeignArchitecture, dict[st
     decoder = load(architecture, tensors)
     held = {parameter.data_ptr() for parameter in decoder._model._body.parameters()}
     assert {tensor.data_ptr() for name, tensor in tensors.items() if name != "lm_head.weight"} == held
+
+
+def test_weights_have_the_dtype_that_was_asked_for(saved: tuple[ForeignArchitecture, dict[str, Tensor]]) -> None:
+    architecture, tensors = saved
+    decoder = architecture.load(tensors.items(), Precision(torch.device("cpu"), torch.bfloat16, "none"), 64)
+    assert {parameter.dtype for parameter in decoder._model._body.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in decoder._model._head.parameters()} == {torch.bfloat16}
+
+
+def test_one_engine_loads_at_a_time(
+    saved: tuple[ForeignArchitecture, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def observed(*arguments: Any) -> Any:
+        held.append(module._ALONE.locked())
+        return load_model(*arguments)
+
+    monkeypatch.setattr(module, "load_model", observed)
+    load(*saved)
+    assert held == [True]
+    assert not module._ALONE.locked()
 
 
 def test_quantisation_is_refused_by_name(saved: tuple[ForeignArchitecture, dict[str, Tensor]]) -> None:
