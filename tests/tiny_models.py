@@ -43,6 +43,35 @@ YARN_ROPE = {
 }
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 
+GEMMA = {
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 40,
+    "num_hidden_layers": 4,
+    "final_logit_softcapping": 3.0,
+    "tie_word_embeddings": False,
+}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.5] * 8,
+    "long_factor": [4.0] * 8,
+    "original_max_position_embeddings": 256,
+}
+LATENT_ATTENTION = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
@@ -60,12 +89,47 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+FOREIGN_VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", GEMMA | {"attn_logit_softcapping": 2.0}),
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA | {"num_hidden_layers": 7}),
+    "phi": ("PhiConfig", "PhiForCausalLM", {"num_key_value_heads": 4}),
+    "phi3-long-rope": (
+        "Phi3Config",
+        "Phi3ForCausalLM",
+        {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 256},
+    ),
+    "phi-dynamic-rope": (
+        "PhiConfig",
+        "PhiForCausalLM",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}},
+    ),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", {}),
+    "gpt-neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {"rotary_pct": 0.5}),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {"n_inner": 96, "tie_word_embeddings": True}),
+    "opt": ("OPTConfig", "OPTForCausalLM", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
+    "qwen2-moe": (
+        "Qwen2MoeConfig",
+        "Qwen2MoeForCausalLM",
+        EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 48},
+    ),
+    "deepseek-v3": ("DeepseekV3Config", "DeepseekV3ForCausalLM", EXPERTS | LATENT_ATTENTION),
+    "llama-gelu": ("LlamaConfig", "LlamaForCausalLM", {"hidden_act": "gelu"}),
+}
+"""Name of the variant: configuration class, model class and what differs from SHAPE."""
+
+
 def make_model(variant: str, seed: int = 0) -> transformers.PreTrainedModel:
     """A float32 model in evaluation mode whose biases and norms are random too."""
-    family, overrides = VARIANTS[variant]
-    config = getattr(transformers, f"{family}Config")(**(SHAPE | overrides))
+    if variant in VARIANTS:
+        family, overrides = VARIANTS[variant]
+        config_class, model_class = f"{family}Config", f"{family}ForCausalLM"
+    else:
+        config_class, model_class, overrides = FOREIGN_VARIANTS[variant]
+    config = getattr(transformers, config_class)(**(SHAPE | overrides))
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).float().eval()
+    model = getattr(transformers, model_class)(config).float().eval()
+    if variant in FOREIGN_VARIANTS:
+        model.set_attn_implementation("eager")  # as sdpa, transformers 5.17 leaves soft caps out in silence
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:

@@ -74,19 +74,35 @@ class PagedAttention:
                 start = stop
         return tiles
 
-    def attend(self, layer: int, queries: Tensor, cache: KvCache, tiles: list[Tile]) -> Tensor:
-        """`queries` (T, num_heads, head_dim) -> (T, num_heads * head_dim); keys of this step are in the cache."""
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        cache: KvCache,
+        tiles: list[Tile],
+        *,
+        scale: float | None = None,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """`queries` (T, num_heads, head_dim) -> (T, num_heads * head_dim); keys of this step are in the cache.
+
+        `scale` of the scores is `head_dim ** -0.5` where it is None; `softcap` bounds them (Gemma 2, arXiv:2408.00118).
+        """
         window = self._windows[layer]
         parts = []
         for tile in tiles:
             keys, values = cache.gather(layer, tile.block_tables)
             rows = queries[tile.first : tile.last]
             n = tile.block_tables.shape[0]
-            if len(rows) == n:
-                parts.append(_attend_single(rows, keys, values, tile.masks[window]))
+            mask = tile.masks[window]
+            if len(rows) == n and softcap is None:
+                parts.append(_attend_single(rows, keys, values, mask, scale))
                 continue
             rows = rows.view(n, -1, *rows.shape[1:]).transpose(1, 2)  # (N, num_heads, rows, head_dim)
-            out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=tile.masks[window], enable_gqa=True)
+            if softcap is None:
+                out = F.scaled_dot_product_attention(rows, keys, values, mask, scale=scale, enable_gqa=True)
+            else:
+                out = _attend_softcapped(rows, keys, values, mask, scale, softcap)
             parts.append(out.transpose(1, 2).reshape(tile.last - tile.first, -1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -108,7 +124,7 @@ class PagedAttention:
         return Tile(row, row + len(spans) * rows, block_tables, masks)
 
 
-def _attend_single(rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def _attend_single(rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None) -> Tensor:
     """One query of each sequence: `rows` (N, num_heads, head_dim) -> (N, num_heads * head_dim).
 
     The query heads that share keys stand side by side as rows, filled up to a multiple of `_ALIGNED_ROWS`.
@@ -118,8 +134,25 @@ def _attend_single(rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> 
     num_rows = num_heads // num_kv_heads
     grouped = rows.view(n, num_kv_heads, num_rows, head_dim)
     grouped = F.pad(grouped, (0, 0, 0, -num_rows % _ALIGNED_ROWS))
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
     return out[:, :, :num_rows].reshape(n, num_heads * head_dim)
+
+
+def _attend_softcapped(
+    rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None, softcap: float
+) -> Tensor:
+    """What no kernel of torch does: scores bounded by `softcap * tanh(scores / softcap)` before the mask.
+
+    `rows` (N, num_heads, rows, head_dim) -> the same shape.
+    """
+    scale = rows.shape[-1] ** -0.5 if scale is None else scale
+    grouped = rows.reshape(
+        len(rows), keys.shape[1], -1, *rows.shape[2:]
+    )  # (N, num_kv_heads, query heads of each, rows, head_dim)
+    scores = grouped @ keys.unsqueeze(2).transpose(-1, -2) * scale
+    scores = torch.tanh(scores / softcap) * softcap + mask.unsqueeze(1)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+    return (weights @ values.unsqueeze(2)).flatten(1, 2)
 
 
 def _padded(tokens: int) -> int:

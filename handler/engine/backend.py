@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from handler.boot import BootTimeline
+from handler.engine.architecture import AnyDecoder, Architecture, OwnArchitecture
 from handler.engine.attention import TILE, PagedAttention
 from handler.engine.config import ModelConfig
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
-from handler.engine.loader import load_decoder, load_int8_decoder
-from handler.engine.model import Decoder
+from handler.engine.loader import load_int8_decoder
 from handler.engine.native.decoder import NativeDecoder
 from handler.engine.native.library import BLOCK_TOKENS as NATIVE_BLOCK_TOKENS
 from handler.engine.native.runner import NativeRunner
@@ -43,7 +43,7 @@ class Backend(msgspec.Struct, frozen=True):
 
 def build_backend(
     directory: Path,
-    config: ModelConfig,
+    architecture: Architecture,
     precision: Precision,
     options: EngineOptions,
     *,
@@ -57,10 +57,11 @@ def build_backend(
         ConfigurationError: the KV cache does not fit into memory.
         SnapshotError: the snapshot is damaged or not supported.
     """
+    shape = architecture.shape
 
     def plan(block_size: int, dtype: torch.dtype) -> int:
         return plan_blocks(
-            config,
+            shape,
             max_model_len=max_model_len,
             max_batch_size=options.max_batch_size,
             block_size=block_size,
@@ -69,15 +70,15 @@ def build_backend(
             dtype=dtype,
         )
 
-    def torch_backend(decoder: Decoder) -> Backend:
+    def torch_backend(decoder: AnyDecoder) -> Backend:
         with timeline.phase("kv_cache"):
             num_blocks = plan(TORCH_BLOCK_TOKENS, precision.dtype)
-            cache = KvCache(config, num_blocks, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
-        attention = PagedAttention(config.sliding_windows, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
+            cache = KvCache(shape, num_blocks, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
+        attention = PagedAttention(shape.sliding_windows, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
         runner = TorchRunner(decoder, cache, attention, sampler, precision.device)
         return Backend(runner, num_blocks, TORCH_BLOCK_TOKENS, TILE)
 
-    def native_backend(quantised: Mapping[str, Tensor]) -> Backend:
+    def native_backend(config: ModelConfig, quantised: Mapping[str, Tensor]) -> Backend:
         with timeline.phase("kv_cache"):
             num_blocks = plan(NATIVE_BLOCK_TOKENS, torch.float16)
             decoder = NativeDecoder(
@@ -91,17 +92,17 @@ def build_backend(
         # Its numbers do not depend on how a prompt is cut: prefixes are shared by the block.
         return Backend(NativeRunner(decoder, sampler), num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS)
 
-    if precision.quantization == "none":
+    if precision.quantization == "none" or not isinstance(architecture, OwnArchitecture):
         with timeline.phase("weights"):
-            decoder = load_decoder(config, iter_tensors(directory), precision, max_model_len)
+            decoder = architecture.load(iter_tensors(directory), precision, max_model_len)
         return torch_backend(decoder)
     with timeline.phase("weights"):
-        quantised = _quantised(directory, config)
-    if NativeDecoder.fits(config):
-        return native_backend(quantised)
+        quantised = _quantised(directory, architecture.shape)
+    if NativeDecoder.fits(architecture.shape):
+        return native_backend(architecture.shape, quantised)
     logger.warning("no int8 kernels for this model or machine: torch computes, several times slower (see README)")
     with timeline.phase("convert_weights"):
-        decoder = load_int8_decoder(config, quantised, precision, max_model_len)
+        decoder = load_int8_decoder(architecture.shape, quantised, precision, max_model_len)
     return torch_backend(decoder)
 
 

@@ -61,33 +61,42 @@ class RopeConfig(msgspec.Struct, frozen=True, kw_only=True):
     truncate: bool = True
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The shape of a decoder. Sizes are counts of elements; `sliding_windows` has one entry per layer."""
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine needs to know of a model, whoever computes it. Sizes are counts of elements.
+
+    Attributes:
+        architecture: name of its class in transformers.
+        vocab_size: logits in a row.
+        num_layers: layers with keys and values of their own.
+        num_kv_heads: of each layer.
+        head_dim: elements of a key and of a value.
+        sliding_windows: of each layer in tokens, None for full attention.
+        context_tokens: longest sequence the position embedding was made for.
+    """
 
     architecture: str
     vocab_size: int
-    hidden_size: int
-    intermediate_size: int
     num_layers: int
-    num_heads: int
     num_kv_heads: int
     head_dim: int
+    sliding_windows: tuple[int | None, ...]
+    context_tokens: int
+
+
+class ModelConfig(ModelShape, frozen=True, kw_only=True):
+    """The shape of our decoder."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
     rms_norm_eps: float
     rope: RopeConfig
-    max_position_embeddings: int
     tie_word_embeddings: bool
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    sliding_windows: tuple[int | None, ...]
     dtype: str
-
-    @property
-    def context_tokens(self) -> int:
-        """Longest sequence the position embedding was made for."""
-        stretched = int(self.rope.factor * self.rope.original_max_position_embeddings)
-        return max(self.max_position_embeddings, stretched)
 
 
 def read_config(directory: Path) -> ModelConfig:
@@ -99,17 +108,25 @@ def read_config(directory: Path) -> ModelConfig:
     """
     path = directory / "config.json"
     try:
-        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        return parse_config(raw)
-    except (OSError, msgspec.MsgspecError, TypeError, ValueError) as error:
+        return parse_config(_read(path))
+    except (TypeError, ValueError) as error:
         raise CorruptSnapshotError(f"{path}: {error}") from error
     except KeyError as error:
         raise CorruptSnapshotError(f"{path}: field {error} is missing") from error
 
 
+def read_architecture(directory: Path) -> str:
+    """Name of the model's class from `directory/config.json`, `none` where it has no name.
+
+    Raises:
+        CorruptSnapshotError: the file is missing or no JSON object.
+    """
+    return _architecture(_read(directory / "config.json"))
+
+
 def parse_config(raw: dict[str, Any]) -> ModelConfig:
     """Like `read_config`, from the decoded JSON object. A missing field is a KeyError."""
-    architecture = (raw.get("architectures") or ["none"])[0]
+    architecture = _architecture(raw)
     family = FAMILIES.get(architecture)
     if family is None:
         raise UnsupportedModelError("architecture", architecture, FAMILIES)
@@ -118,6 +135,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         raise UnsupportedModelError("activation", activation, ["silu"])
     num_heads = int(raw["num_attention_heads"])
     attention_bias = bool(raw.get("attention_bias", False))
+    rope = _rope_config(raw)
+    stretched_tokens = int(rope.factor * rope.original_max_position_embeddings)
     return ModelConfig(
         architecture=architecture,
         vocab_size=int(raw["vocab_size"]),
@@ -128,8 +147,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         num_kv_heads=int(raw.get("num_key_value_heads", family.default_kv_heads) or num_heads),
         head_dim=int(raw.get("head_dim") or family.default_head_dim or raw["hidden_size"] // num_heads),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        rope=_rope_config(raw),
-        max_position_embeddings=int(raw["max_position_embeddings"]),
+        rope=rope,
+        context_tokens=max(int(raw["max_position_embeddings"]), stretched_tokens),
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         qkv_bias=family.qkv_bias or attention_bias,
         output_bias=attention_bias,
@@ -138,6 +157,17 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         sliding_windows=_sliding_windows(raw, family),
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "bfloat16"),
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CorruptSnapshotError(f"{path}: {error}") from error
+
+
+def _architecture(raw: dict[str, Any]) -> str:
+    return str((raw.get("architectures") or ["none"])[0])
 
 
 def _rope_config(raw: dict[str, Any]) -> RopeConfig:

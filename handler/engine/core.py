@@ -14,10 +14,11 @@ import msgspec
 import torch
 
 from handler.boot import BootTimeline
+from handler.engine.architecture import open_architecture
 from handler.engine.backend import build_backend
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
-from handler.engine.config import ModelConfig, read_config
+from handler.engine.config import ModelShape
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.loaded import LoadedModel
 from handler.engine.output import SequenceOutput
@@ -179,8 +180,9 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         ConfigurationError: a setting asks for what this machine or this model does not have.
         SnapshotError: the snapshot is damaged or not supported.
     """
-    config = read_config(snapshot.directory)
-    precision = resolve_precision(options)
+    architecture = open_architecture(snapshot.directory, timeline)
+    config = architecture.shape
+    precision = resolve_precision(options, can_quantise=architecture.can_quantise)
     max_model_len = _max_model_len(config, options)
     with timeline.phase("tokenizer"):
         tokenizer = Tokenizer(snapshot.directory)
@@ -190,7 +192,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     with torch.inference_mode():
         backend = build_backend(
             snapshot.directory,
-            config,
+            architecture,
             precision,
             options,
             max_model_len=max_model_len,
@@ -234,7 +236,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     return core
 
 
-def _max_model_len(config: ModelConfig, options: EngineOptions) -> int:
+def _max_model_len(config: ModelShape, options: EngineOptions) -> int:
     wanted = options.max_model_len
     if wanted is None:
         return config.context_tokens

@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from handler.engine.config import ModelConfig
+from handler.engine.config import ModelShape
 from handler.errors import ConfigurationError
 
 
@@ -25,7 +25,7 @@ class KvCache:
     """
 
     def __init__(
-        self, config: ModelConfig, num_blocks: int, block_size: int, device: torch.device, dtype: torch.dtype
+        self, config: ModelShape, num_blocks: int, block_size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
         self.num_blocks = num_blocks
@@ -56,7 +56,7 @@ def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> 
 
 
 def plan_blocks(
-    config: ModelConfig,
+    config: ModelShape,
     *,
     max_model_len: int,
     max_batch_size: int,

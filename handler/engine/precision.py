@@ -29,8 +29,8 @@ class Precision(msgspec.Struct, frozen=True):
         return kind(weight.to(self.device, self.dtype), moved_bias)
 
 
-def resolve_precision(options: EngineOptions) -> Precision:
-    """What `options` ask for, with every `auto` decided.
+def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> Precision:
+    """What `options` ask for, with every `auto` decided; `can_quantise`: whether the model has an int8 form.
 
     Raises:
         ConfigurationError: this machine has no such device, or the choices do not go together.
@@ -53,13 +53,13 @@ def resolve_precision(options: EngineOptions) -> Precision:
         dtype_name = "float32" if device.type == "cpu" else "bfloat16"
     if dtype_name not in _DTYPES:
         raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
-    return Precision(device, _DTYPES[dtype_name], _quantization(options, device))
+    return Precision(device, _DTYPES[dtype_name], _quantization(options, device, can_quantise=can_quantise))
 
 
-def _quantization(options: EngineOptions, device: torch.device) -> Literal["none", "int8"]:
-    """On the CPU int8, unless a dtype or a quantization was asked for."""
+def _quantization(options: EngineOptions, device: torch.device, *, can_quantise: bool) -> Literal["none", "int8"]:
+    """On the CPU int8 where the model has it, unless a dtype or a quantization was asked for."""
     if options.quantization == "auto":
-        return "int8" if device.type == "cpu" and options.dtype == "auto" else "none"
+        return "int8" if can_quantise and device.type == "cpu" and options.dtype == "auto" else "none"
     if options.quantization == "int8" and device.type != "cpu":
         raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
     if options.quantization == "int8" and options.dtype not in {"auto", "float32"}:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from handler.engine.architecture import AnyDecoder
 from handler.engine.attention import PagedAttention
 from handler.engine.kv_cache import KvCache
-from handler.engine.model import Decoder
 from handler.engine.sampler import Sampler
 from handler.engine.types import Batch, Chunk, SampledToken, Sequence
 
@@ -32,7 +32,7 @@ class TorchRunner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         cache: KvCache,
         attention: PagedAttention,
         sampler: Sampler,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from handler.engine.quiet import first_line, quiet
 from handler.engine.weights.gguf import GgufFile
 from handler.errors import SnapshotError, UnsupportedModelError
 from handler.prepare.documents import read_json, write_json
-from handler.prepare.quiet import first_line, quiet
 
 _LLAMA3 = frozenset({"llama-bpe", "llama3", "llama-v3"})
 _TEKKEN = frozenset({"tekken"})

@@ -5,14 +5,18 @@ The cache resumes broken downloads and respects HF_HOME, HF_TOKEN, HF_ENDPOINT a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from handler.boot import BootTimeline
+from handler.engine.architecture import open_architecture
+from handler.engine.quiet import first_line, quiet
 from handler.engine.weights.safetensors import INDEX_FILE, SINGLE_FILE
 from handler.errors import SnapshotError
 from handler.prepare.layout import no_weights
 from handler.prepare.progress import Progress
-from handler.prepare.quiet import first_line, quiet
 
 _PATTERNS = (
     "model.safetensors",
@@ -34,23 +38,34 @@ _PATTERNS = (
 def hub_directory(model: str, progress: Progress) -> Path:
     """The hub's cached directory of the model's main revision, downloaded as far as it is not there.
 
-    The directory's name is the commit.
+    The directory's name is the commit. The configuration comes first, so that a model that cannot be run is refused
+    before its weights are downloaded.
 
     Raises:
-        SnapshotError: the hub or the model cannot be reached, or the model has no safetensors.
+        SnapshotError: the hub or the model cannot be reached, the model has no safetensors, or cannot be run.
     """
     progress.step(f"downloading {model}")
+    with _asking(model) as hub:
+        path = Path(hub.snapshot_download(model, allow_patterns=["config.json"], tqdm_class=_byte_counter(progress)))
+    if (path / "config.json").is_file():
+        open_architecture(path, BootTimeline())
+    with _asking(model) as hub:
+        path = Path(hub.snapshot_download(model, allow_patterns=list(_PATTERNS), tqdm_class=_byte_counter(progress)))
+        names = [file.name for file in path.iterdir()]
+        if SINGLE_FILE in names or INDEX_FILE in names:
+            return path
+        names = [file.rfilename for file in hub.HfApi().model_info(model, revision=path.name).siblings or []]
+    raise SnapshotError(no_weights(f"hub model {model}", names))
+
+
+@contextlib.contextmanager
+def _asking(model: str) -> Iterator[Any]:
+    """The hub's library, whose errors become ours."""
     with quiet("huggingface_hub") as hub:
         try:
-            bars = _byte_counter(progress)
-            path = Path(hub.snapshot_download(model, allow_patterns=list(_PATTERNS), tqdm_class=bars))
-            names = [file.name for file in path.iterdir()]
-            if SINGLE_FILE in names or INDEX_FILE in names:
-                return path
-            names = [file.rfilename for file in hub.HfApi().model_info(model, revision=path.name).siblings or []]
+            yield hub
         except Exception as error:  # the HTTP library below has its own tree, which changes with the hub's version
             raise SnapshotError(_reason(model, error)) from error
-    raise SnapshotError(no_weights(f"hub model {model}", names))
 
 
 def _byte_counter(progress: Progress) -> type[Any]:

@@ -12,18 +12,22 @@ from handler.engine.quantised import quantised_specs, quantised_tensors
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.engine.weights.quantised import QUANTISED_FILE
 from handler.engine.weights.safetensors import iter_tensors
+from handler.errors import UnsupportedModelError
 from handler.prepare.manifest import describe_file, write_manifest
 from handler.prepare.progress import Progress
 from handler.prepare.safetensors_stream import write_safetensors
 
 
 def write_int8(directory: Path, progress: Progress) -> None:
-    """Write the file beside the other files of `directory`.
+    """Write the file beside the other files of `directory`, unless transformers' classes compute the model.
 
     Raises:
         SnapshotError: the weights do not belong to the configuration; see the subclasses.
     """
-    config = read_config(directory)
+    try:
+        config = read_config(directory)
+    except UnsupportedModelError:
+        return  # prepare has seen to it that transformers' classes can
     specs = quantised_specs(config)
     progress.step("quantising the weights to int8", sum(spec.size_bytes for spec in specs))
     draft = directory / f".{QUANTISED_FILE}"
@@ -39,6 +43,8 @@ def add_int8(snapshot: Snapshot, progress: Progress) -> Snapshot:
     if any(file.name == QUANTISED_FILE for file in files):
         return snapshot
     write_int8(snapshot.directory, progress)
+    if not (snapshot.directory / QUANTISED_FILE).exists():
+        return snapshot
     entry = describe_file(snapshot.directory / QUANTISED_FILE, progress)
     write_manifest(snapshot.directory, msgspec.structs.replace(snapshot.manifest, files=(*files, entry)))
     return open_snapshot(snapshot.directory)

@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from handler.boot import BootTimeline
+from handler.engine.architecture import open_architecture
 from handler.engine.weights.safetensors import INDEX_FILE, SINGLE_FILE, check_headers, shard_names
 from handler.errors import SnapshotError
 from handler.prepare.chat_template import TEMPLATE_FILE, chat_template_of
@@ -26,12 +28,14 @@ def write_from_layout(source: Path, directory: Path, progress: Progress) -> None
     """Write every file of a snapshot but its manifest.
 
     Raises:
-        SnapshotError: a file is missing or malformed, or the weights are pickled; see the subclasses.
+        SnapshotError: a file is missing or malformed, the weights are pickled, or the engine cannot run such a model;
+            see the subclasses.
     """
     progress.step(f"reading {source}")
     if not (source / "config.json").is_file():
         raise SnapshotError(f"{source} has no config.json, so it is no model directory")
     config = read_json(source / "config.json")
+    open_architecture(source, BootTimeline())
     names = [path.name for path in source.iterdir()]
     if INDEX_FILE not in names and SINGLE_FILE not in names:
         raise SnapshotError(no_weights(str(source), names))

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from handler.engine.quiet import first_line, quiet
 from handler.errors import SnapshotError
 from handler.prepare.documents import read_json, write_json
 from handler.prepare.progress import Progress
-from handler.prepare.quiet import first_line, quiet
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
@@ -52,15 +53,15 @@ class Step:
         }
         self.attention = PagedAttention(WINDOWS, BLOCK, CPU, torch.float32)
 
-    def attend(self, layer: int, chunks: list[Chunk]) -> dict[int, Tensor]:
-        """The result of a step of these chunks, by sequence id."""
+    def attend(self, layer: int, chunks: list[Chunk], **scores: float) -> dict[int, Tensor]:
+        """The result of a step of these chunks, by sequence id. `scores` are what may be done to these."""
         ordered = self.attention.order(chunks)
         queries = torch.cat([self.queries[chunk.sequence.id] for chunk in ordered])
-        out = self.attention.attend(layer, queries, self.cache, self.attention.plan(ordered))
+        out = self.attention.attend(layer, queries, self.cache, self.attention.plan(ordered), **scores)
         rows = out.split([chunk.length for chunk in ordered])
         return {chunk.sequence.id: part for chunk, part in zip(ordered, rows, strict=True)}
 
-    def naive(self, layer: int, chunk: Chunk) -> Tensor:
+    def naive(self, layer: int, chunk: Chunk, scale: float = HEAD_DIM**-0.5, softcap: float = math.inf) -> Tensor:
         """Row by row and head by head, in float64."""
         window = WINDOWS[layer]
         table = chunk.sequence.block_table
@@ -72,8 +73,9 @@ class Step:
                 kv_head = head // (HEADS // KV_HEADS)
                 seen = slice(first, position + 1)
                 query = self.queries[chunk.sequence.id][row, head].double()
-                weights = (keys[seen, kv_head] @ query / HEAD_DIM**0.5).softmax(dim=0)
-                rows.append(weights @ values[seen, kv_head])
+                found = keys[seen, kv_head] @ query * scale
+                found = found if softcap == math.inf else softcap * (found / softcap).tanh()
+                rows.append(found.softmax(dim=0) @ values[seen, kv_head])
         return torch.stack(rows).view(chunk.length, -1).float()
 
 
@@ -88,13 +90,14 @@ def test_every_row_sees_what_it_should(layer: int) -> None:
         torch.testing.assert_close(out[chunk.sequence.id], step.naive(layer, chunk), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scores", [{}, {"softcap": 1.5}])
 @pytest.mark.parametrize("layer", range(len(WINDOWS)))
-def test_a_sequence_has_the_same_bits_whatever_shares_its_step(layer: int) -> None:
+def test_a_sequence_has_the_same_bits_whatever_shares_its_step(layer: int, scores: dict[str, float]) -> None:
     step = Step(MIXED)
-    together = step.attend(layer, step.chunks)
-    reversed_order = step.attend(layer, step.chunks[::-1])
+    together = step.attend(layer, step.chunks, **scores)
+    reversed_order = step.attend(layer, step.chunks[::-1], **scores)
     for chunk in step.chunks:
-        alone = step.attend(layer, [chunk])[chunk.sequence.id]
+        alone = step.attend(layer, [chunk], **scores)[chunk.sequence.id]
         assert torch.equal(alone, together[chunk.sequence.id])
         assert torch.equal(alone, reversed_order[chunk.sequence.id])
 
@@ -130,3 +133,12 @@ def test_tiles_cover_the_rows_without_gap() -> None:
     assert [tile.first for tile in tiles] == [0, *(tile.last for tile in tiles[:-1])]
     assert tiles[-1].last == sum(chunk.length for chunk in step.chunks)
     assert all(tile.block_tables.shape[1] * BLOCK % TILE == 0 for tile in tiles)
+
+
+@pytest.mark.parametrize("scores", [{"scale": 0.7}, {"softcap": 1.5}, {"scale": 0.7, "softcap": 1.5}])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_scores_are_scaled_and_capped_as_asked(layer: int, scores: dict[str, float]) -> None:
+    step = Step(MIXED)
+    found = step.attend(layer, step.chunks, **scores)
+    for chunk in step.chunks:
+        torch.testing.assert_close(found[chunk.sequence.id], step.naive(layer, chunk, **scores), rtol=1e-4, atol=1e-5)

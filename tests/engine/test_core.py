@@ -14,7 +14,7 @@ from handler.boot import BootTimeline
 from handler.engine.core import EngineCore, load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, EngineStats, FinishReason, SamplingParams
-from handler.errors import ConfigurationError, EngineError, UnsupportedModelError
+from handler.errors import ConfigurationError, EngineError, SnapshotError
 from tests.conftest import LoadTiny
 from tests.engine.running import complete, greedy, run, submit
 from tests.tiny_models import END_TOKEN
@@ -81,7 +81,7 @@ def test_an_unknown_architecture_is_refused_by_name(tiny_snapshot: Callable[[str
     raw = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(raw | {"architectures": ["FalconForCausalLM"]}))
     changed = msgspec.structs.replace(snapshot, directory=directory)
-    with pytest.raises(UnsupportedModelError, match="'FalconForCausalLM'; known: LlamaForCausalLM, MistralForCausalLM"):
+    with pytest.raises(SnapshotError, match="FalconForCausalLM cannot be served: transformers has no causal language"):
         load_core(changed, EngineOptions(device="cpu"), BootTimeline())
 
 

@@ -139,6 +139,14 @@ def test_a_model_with_pickled_weights_only_is_refused_by_name(hub: Hub, tmp_path
     assert "pytorch_model.bin" not in hub.sent
 
 
+def test_a_model_that_nothing_can_run_is_refused_before_its_weights_are_downloaded(hub: Hub, tmp_path: Path) -> None:
+    hub.files["config.json"] = b'{"model_type": "mamba", "architectures": ["MambaForCausalLM"]}'
+    result = prepare("org/tiny", tmp_path, HF_ENDPOINT=endpoint(hub))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "MambaForCausalLM cannot be served: it keeps a state" in result.stderr
+    assert hub.sent == ["config.json"]
+
+
 def test_a_model_that_does_not_exist_is_one_line(hub: Hub, tmp_path: Path) -> None:
     result = prepare("org/absent", tmp_path, HF_ENDPOINT=endpoint(hub))
     assert_one_line(result, "does not exist, or is private")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import tokenizers
+import transformers
 
 from handler.engine.snapshot import Snapshot
 from handler.engine.weights.safetensors import check_headers
 from handler.errors import CorruptSnapshotError, SnapshotError
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress
-from tests.tiny_models import byte_tokenizer
+from tests.tiny_models import byte_tokenizer, make_model, save_model
 
 
 def prepared(directory: Path) -> Snapshot:
@@ -98,6 +99,21 @@ def test_a_truncated_shard_is_refused(model_directory: Path) -> None:
 def test_a_malformed_file_is_refused_by_name(model_directory: Path, name: str, text: str) -> None:
     (model_directory / name).write_text(text)
     with pytest.raises(SnapshotError, match=name):
+        prepared(model_directory)
+
+
+def test_a_model_that_transformers_runs_is_prepared(tmp_path: Path) -> None:
+    source = save_model(make_model("gemma2"), tmp_path / "gemma")
+    snapshot = prepared(source)
+    assert snapshot.name == "gemma"
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        assert (snapshot.directory / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_a_model_that_nothing_can_run_is_refused_by_name(model_directory: Path) -> None:
+    mamba = transformers.MambaConfig(architectures=["MambaForCausalLM"])
+    mamba.save_pretrained(model_directory)
+    with pytest.raises(SnapshotError, match="MambaForCausalLM cannot be served: it keeps a state"):
         prepared(model_directory)
 
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from handler.prepare.quiet import quiet
+from handler.engine.quiet import quiet
 
 
 @pytest.mark.parametrize("library", ["transformers", "huggingface_hub"])
