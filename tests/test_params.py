@@ -19,6 +19,7 @@ INFO = ModelInfo(
     vocab_size=100,
     max_model_len=64,
     kv_cache_tokens=1024,
+    kv_cache_dtype="float32",
 )
 
 

@@ -39,6 +39,7 @@ class Backend(msgspec.Struct, frozen=True):
     num_blocks: int
     block_size: int
     tile: int
+    kv_cache_dtype: torch.dtype
 
 
 def build_backend(
@@ -76,7 +77,7 @@ def build_backend(
             cache = KvCache(shape, num_blocks, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
         attention = PagedAttention(shape.sliding_windows, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
         runner = TorchRunner(decoder, cache, attention, sampler, precision.device)
-        return Backend(runner, num_blocks, TORCH_BLOCK_TOKENS, TILE)
+        return Backend(runner, num_blocks, TORCH_BLOCK_TOKENS, TILE, precision.dtype)
 
     def native_backend(config: ModelConfig, quantised: Mapping[str, Tensor]) -> Backend:
         with timeline.phase("kv_cache"):
@@ -90,7 +91,8 @@ def build_backend(
                 threads=torch.get_num_threads(),
             )
         # Its numbers do not depend on how a prompt is cut: prefixes are shared by the block.
-        return Backend(NativeRunner(decoder, sampler), num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS)
+        runner = NativeRunner(decoder, sampler)
+        return Backend(runner, num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS, torch.float16)
 
     if precision.quantization == "none" or not isinstance(architecture, OwnArchitecture):
         with timeline.phase("weights"):

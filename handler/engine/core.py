@@ -217,11 +217,12 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
                 name=snapshot.name,
                 architecture=config.architecture,
                 device=str(precision.device),
-                dtype=str(precision.dtype).removeprefix("torch."),
+                dtype=_name(precision.dtype),
                 quantization=precision.quantization,
                 vocab_size=config.vocab_size,
                 max_model_len=max_model_len,
                 kv_cache_tokens=(backend.num_blocks - 1) * backend.block_size,
+                kv_cache_dtype=_name(backend.kv_cache_dtype),
             ),
             tokenizer=tokenizer,
             chat_template=chat_template,
@@ -243,3 +244,7 @@ def _max_model_len(config: ModelShape, options: EngineOptions) -> int:
     if wanted > config.context_tokens:
         raise ConfigurationError("MAX_MODEL_LEN", f"{wanted} is beyond the model's {config.context_tokens} tokens")
     return wanted
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

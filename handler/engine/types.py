@@ -260,3 +260,4 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     max_model_len: int
     kv_cache_tokens: int
+    kv_cache_dtype: str

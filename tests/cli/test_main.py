@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 import handler.cli.check
 from handler import __version__
-from handler.__main__ import COMMANDS, main
+from handler.__main__ import COMMAND_GROUP, COMMANDS, main
 from handler.errors import ConfigurationError, PilotlightError, SnapshotError
 
 
@@ -72,6 +74,32 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in COMMANDS)
+
+
+def test_commands_of_installed_packages_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "added.py").write_text(
+        "def add_parser(subparsers): subparsers.add_parser('added', help='more').add_argument('--code', type=int)\n"
+        "def run(args, settings): return args.code\n"
+    )
+    information = tmp_path / "added-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: added\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[{COMMAND_GROUP}]\nadded = added\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["added", "--code", "7"]) == 7
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "added" in capsys.readouterr().out
+
+
+def test_the_harness_is_such_a_command() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for module in project["entry-points"][COMMAND_GROUP].values():
+        command = importlib.import_module(module)
+        assert callable(command.add_parser)
+        assert callable(command.run)
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

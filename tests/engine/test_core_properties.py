@@ -30,7 +30,8 @@ def model() -> LoadedModel:
     with TemporaryDirectory() as directory:
         byte_tokenizer().save(f"{directory}/tokenizer.json")
         tokenizer = Tokenizer(Path(directory))
-    info: dict[str, Any] = dict.fromkeys(("name", "architecture", "device", "dtype", "quantization"), "none")
+    names = ("name", "architecture", "device", "dtype", "quantization", "kv_cache_dtype")
+    info: dict[str, Any] = dict.fromkeys(names, "none")
     return LoadedModel(
         info=ModelInfo(vocab_size=VOCAB_SIZE, max_model_len=MAX_LEN, kv_cache_tokens=0, **info),
         tokenizer=tokenizer,

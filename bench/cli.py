@@ -1,0 +1,29 @@
+"""`pilotlight bench ...`, found by `pilotlight` through the entry point group `pilotlight.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import bench.engine.arguments
+import bench.engine.command
+from bench.children import ended_by_sigterm
+from bench.errors import BenchError
+from handler.settings import Settings
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand and its benchmarks."""
+    parser = subparsers.add_parser("bench", help="measure it, beside others", description="The benchmark harness.")
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    bench.engine.arguments.add_parser(benchmarks)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run one benchmark; 1 if something could not be measured."""
+    try:
+        with ended_by_sigterm():
+            return bench.engine.command.run(args, settings)
+    except BenchError as error:
+        sys.stderr.write(f"pilotlight bench: {error}\n")
+        return 1
