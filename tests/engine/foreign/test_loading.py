@@ -66,6 +66,15 @@ def test_weights_have_the_dtype_that_was_asked_for(saved: tuple[ForeignArchitect
     assert {parameter.dtype for parameter in decoder._model._head.parameters()} == {torch.bfloat16}
 
 
+def test_no_step_looks_for_its_longest_position(tmp_path: Path) -> None:
+    """On CUDA that would wait for the device."""
+    model = make_model("phi-dynamic-rope")
+    model.save_pretrained(tmp_path)
+    decoder = load(ForeignArchitecture(tmp_path), dict(model.state_dict()))
+    assert model.model.rotary_emb.rope_type == "dynamic"
+    assert decoder._model._body.rotary_emb.rope_type == "default"
+
+
 def test_one_engine_loads_at_a_time(
     saved: tuple[ForeignArchitecture, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
