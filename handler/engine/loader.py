@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from handler.engine.config import ModelConfig
+from handler.engine.kernels import HeadNorms, Kernels, RmsNorm, TorchKernels
 from handler.engine.linear import Linear
-from handler.engine.model import Decoder, Layer, RmsNorm
+from handler.engine.model import Decoder, Layer
 from handler.engine.precision import Precision
 from handler.engine.rope import RotaryEmbedding
 from handler.engine.rotation import Rotation
@@ -67,9 +68,13 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_decoder(
-    config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], precision: Precision, max_positions: int
+    config: ModelConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    precision: Precision,
+    max_positions: int,
+    kernels: Kernels | None = None,
 ) -> Decoder:
-    """Assemble the decoder.
+    """Assemble the decoder, with torch's own operations for `kernels` unless others are given.
 
     Raises:
         CorruptSnapshotError: a tensor is missing, unknown, given twice or of the wrong shape.
@@ -85,6 +90,7 @@ def load_decoder(
         head=built["head"],
         rope=RotaryEmbedding(config.rope, config.head_dim, max_positions, precision.device, precision.dtype),
         dtype=precision.dtype,
+        kernels=kernels or TorchKernels(),
     )
 
 
@@ -173,8 +179,7 @@ def _layer(config: ModelConfig, built: dict[str, Any], index: int) -> Layer:
     return Layer(
         input_norm=norm("input_norm"),
         qkv=built[f"{index}.qkv"],
-        query_norm=norm("query_norm") if config.qk_norm else None,
-        key_norm=norm("key_norm") if config.qk_norm else None,
+        head_norms=HeadNorms(norm("query_norm"), norm("key_norm")) if config.qk_norm else None,
         output=built[f"{index}.output"],
         post_attention_norm=norm("post_attention_norm"),
         gate_up=built[f"{index}.gate_up"],
