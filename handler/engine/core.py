@@ -14,18 +14,21 @@ from handler.engine.attention import TILE, PagedAttention
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelConfig, read_config
+from handler.engine.cuda.backend import Backend, choose_backend
+from handler.engine.cuda.graphs import CudaCapture
+from handler.engine.cuda.runner import CudaRunner
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
 from handler.engine.loaded import LoadedModel
 from handler.engine.loader import load_decoder
 from handler.engine.output import SequenceOutput
-from handler.engine.precision import resolve_precision
-from handler.engine.runner import Runner
+from handler.engine.precision import Precision, resolve_precision
+from handler.engine.runner import TorchRunner
 from handler.engine.sampler import Sampler
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import EngineOptions, EngineStats, ModelInfo, SamplingParams, Sequence, TokenEvent
+from handler.engine.types import EngineOptions, EngineStats, ModelInfo, Runner, SamplingParams, Sequence, TokenEvent
 from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import ConfigurationError, EngineError
 
@@ -91,16 +94,20 @@ class EngineCore:
         for chunk in batch:
             if chunk.sequence.first_scheduled_s is None:
                 chunk.sequence.first_scheduled_s = now_s
-        sampled = self._runner.step(batch)
+        sampled = self._runner.launch(batch).wait()
         for chunk in batch:
             self._scheduler.advance(chunk)
         events = []
-        for sequence, token in sampled:
+        for sequence, [token] in sampled:
             event = self._sequences[sequence.id][1].accept(token)
             if event.finish_reason is not None:
                 self.cancel(sequence.id)
             events.append((sequence.id, event))
         return events
+
+    def idle(self) -> None:
+        """Use a moment without work."""
+        self._runner.idle()
 
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
@@ -126,36 +133,54 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     config = read_config(snapshot.directory)
     precision = resolve_precision(options)
     max_model_len = _max_model_len(config, options)
+    backend = _backend(config, precision, timeline)
+    block_tokens = BLOCK_TOKENS if backend is None else backend.block_tokens
+    tile = _tile(block_tokens, options)
     with timeline.phase("tokenizer"):
         tokenizer = Tokenizer(snapshot.directory)
         chat_template = read_chat_template(snapshot.directory)
         defaults = read_generation_defaults(snapshot.directory)
     with timeline.phase("weights"), torch.inference_mode():
-        decoder = load_decoder(config, iter_tensors(snapshot.directory), precision, max_model_len)
+        kernels = None if backend is None else backend.elementwise
+        decoder = load_decoder(config, iter_tensors(snapshot.directory), precision, max_model_len, kernels)
     with timeline.phase("kv_cache"):
         num_blocks = plan_blocks(
             config,
             max_model_len=max_model_len,
             max_batch_size=options.max_batch_size,
-            block_size=BLOCK_TOKENS,
+            block_size=block_tokens,
             free_bytes=free_memory_bytes(precision.device),
             fraction=options.kv_cache_fraction,
             dtype=precision.dtype,
         )
         with torch.inference_mode():
-            cache = KvCache(config, num_blocks, BLOCK_TOKENS, precision.device, precision.dtype)
-    attention = PagedAttention(config.sliding_windows, BLOCK_TOKENS, precision.device, precision.dtype)
+            cache = KvCache(config, num_blocks, block_tokens, precision.device, precision.dtype)
     sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
+    runner: Runner
+    if backend is None:
+        attention = PagedAttention(config.sliding_windows, block_tokens, precision.device, precision.dtype)
+        runner = TorchRunner(decoder, cache, attention, sampler, precision.device)
+    else:
+        runner = CudaRunner(
+            decoder,
+            cache,
+            backend,
+            sampler,
+            CudaCapture(precision.device),
+            device=precision.device,
+            max_batch_size=options.max_batch_size,
+            max_blocks=-(-max_model_len // block_tokens),
+        )
     pool = BlockPool(num_blocks)
     scheduler = Scheduler(
         pool,
-        block_size=BLOCK_TOKENS,
-        tile=TILE,
+        block_size=block_tokens,
+        tile=tile,
         max_batch_size=options.max_batch_size,
         prefill_chunk_tokens=options.prefill_chunk_tokens,
     )
     core = EngineCore(
-        runner=Runner(decoder, cache, attention, sampler, precision.device),
+        runner=runner,
         scheduler=scheduler,
         pool=pool,
         model=LoadedModel(
@@ -167,7 +192,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
                 quantization=precision.quantization,
                 vocab_size=config.vocab_size,
                 max_model_len=max_model_len,
-                kv_cache_tokens=(num_blocks - 1) * BLOCK_TOKENS,
+                kv_cache_tokens=(num_blocks - 1) * block_tokens,
             ),
             tokenizer=tokenizer,
             chat_template=chat_template,
@@ -180,6 +205,25 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
             core.step()
         scheduler.prefix_query_tokens = 0  # nobody's query
     return core
+
+
+def _backend(config: ModelConfig, precision: Precision, timeline: BootTimeline) -> Backend | None:
+    """The kernels of a CUDA device, which becomes the calling thread's own; None on the CPU."""
+    if precision.device.type != "cuda":
+        return None
+    torch.cuda.set_device(precision.device)
+    with timeline.phase("kernels"), torch.inference_mode():
+        return choose_backend(config, precision.device, precision.dtype)
+
+
+def _tile(block_tokens: int, options: EngineOptions) -> int:
+    """Rows of a prompt tile: whole blocks, no fewer than `TILE`, no more than a chunk."""
+    tile = -(-TILE // block_tokens) * block_tokens
+    if options.prefill_chunk_tokens < tile:
+        raise ConfigurationError(
+            "PREFILL_CHUNK_TOKENS", f"{options.prefill_chunk_tokens} is less than the {tile} tokens of a tile"
+        )
+    return tile
 
 
 def _max_model_len(config: ModelConfig, options: EngineOptions) -> int:

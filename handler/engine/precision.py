@@ -20,7 +20,7 @@ class Precision(msgspec.Struct, frozen=True):
 
     device: torch.device
     dtype: torch.dtype
-    quantization: Literal["none", "int8"]
+    quantization: Literal["none", "int8", "fp8"]
 
     def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
         """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""

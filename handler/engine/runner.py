@@ -14,8 +14,21 @@ from handler.engine.sampler import SampledToken, Sampler
 from handler.engine.types import Batch, Sequence
 
 
-class Runner:
-    """Runs steps on one device."""
+class FinishedStep:
+    """A step whose tokens are known."""
+
+    def __init__(self, sampled: list[tuple[Sequence, list[SampledToken]]]) -> None:
+        self._sampled = sampled
+
+    def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
+        """The tokens, at once."""
+        return self._sampled
+
+
+class TorchRunner:
+    """Runs steps on any device, each to its end before `launch` returns."""
+
+    runs_ahead = False
 
     def __init__(
         self,
@@ -32,7 +45,7 @@ class Runner:
         self._device = device
 
     @torch.inference_mode()
-    def step(self, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
+    def launch(self, batch: Batch) -> FinishedStep:
         """Compute all chunks of `batch`; one token for each chunk that reaches the end of its sequence."""
         batch = self._attention.order(batch)
         tokens: list[int] = []
@@ -52,9 +65,13 @@ class Runner:
         tiles = self._attention.plan(batch)
         hidden = self._decoder.forward(rows[0], rows[1], rows[2], tiles, self._attention, self._cache)
         if not sampling:
-            return []
+            return FinishedStep([])
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
-        return list(zip(sampling, self._sampler.sample(logits, sampling), strict=True))
+        tokens_of = zip(sampling, self._sampler.sample(logits, sampling), strict=True)
+        return FinishedStep([(sequence, [token]) for sequence, token in tokens_of])
+
+    def idle(self) -> None:
+        """Nothing is prepared ahead of time here."""
 
     def _slots(self, block_table: list[int], start: int, end: int) -> list[int]:
         size = self._cache.block_size

@@ -9,11 +9,14 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from handler.errors import EngineError
+
+if TYPE_CHECKING:
+    from handler.engine.sampler import SampledToken
 
 
 class FinishReason(enum.StrEnum):
@@ -60,6 +63,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether choosing a token takes what only the host knows: earlier tokens, biases, or wanted logprobs."""
+        return bool(
+            self.presence_penalty
+            or self.frequency_penalty
+            or self.repetition_penalty != 1.0
+            or self.logit_bias
+            or self.min_tokens
+            or self.logprobs is not None
+        )
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -143,19 +158,52 @@ class Sequence:
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Tokens `[start, start + length)` of a sequence that one step computes."""
+    """Tokens `[start, start + length)` of a sequence that one step computes.
+
+    `draft` holds tokens guessed to follow; only a chunk of one token that samples has any.
+    """
 
     sequence: Sequence
     start: int
     length: int
+    draft: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
         """Whether the chunk reaches the sequence's last token, so that the next one is sampled from it."""
-        return self.start + self.length == len(self.sequence)
+        return self.start + self.length >= len(self.sequence)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether its one token is not known to the host yet: it is what the step before samples."""
+        return self.start == len(self.sequence)
 
 
 Batch = list[Chunk]
+
+
+class PendingStep(Protocol):
+    """A step that was launched."""
+
+    def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
+        """The tokens accepted for each sampling chunk, in their order; chunks in any order."""
+
+
+class Runner(Protocol):
+    """The device side of a step.
+
+    `runs_ahead`: `launch` returns before the tokens are known, and takes chunks that are ahead.
+    """
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step may be launched before the one before it was waited for."""
+
+    def launch(self, batch: Batch) -> PendingStep:
+        """Begin to compute all chunks of `batch`."""
+
+    def idle(self) -> None:
+        """Called when nothing runs: time for preparations that no request should wait for."""
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +211,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Literal["none", "int8", "fp8"] = "none"
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256

@@ -1,0 +1,253 @@
+"""Steps on a CUDA device: launched without waiting, decoding ones as graphs, tokens chosen where they are needed next.
+
+The device keeps block tables and each sequence's last token (see `slots.py`); a step sends one buffer of numbers and
+brings back one of tokens. Owned by the engine thread. Runs on the CPU too, where it is tested.
+
+Which rounding a matrix product has may depend on how many rows it is given: that is the library's choice, not ours.
+Attention and everything elementwise treat a row the same in every batch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+import torch
+from torch import Tensor
+
+from handler.engine.cuda.attention import DecodeRows, PagedKernels, Prompts, StepPlan
+from handler.engine.cuda.backend import Backend
+from handler.engine.cuda.buckets import Buckets
+from handler.engine.cuda.clock import HostClock
+from handler.engine.cuda.graphs import Capture, LazyGraphs
+from handler.engine.cuda.inputs import DeviceInputs, HostInputs, Layout
+from handler.engine.cuda.link import Link
+from handler.engine.cuda.pending import Draw, HostChoice, LaunchedStep
+from handler.engine.cuda.sampling import Mode, choose, mode_of
+from handler.engine.cuda.slots import PADDING_SLOT, SlotTable
+from handler.engine.kv_cache import KvCache
+from handler.engine.model import Decoder
+from handler.engine.sampler import Sampler
+from handler.engine.types import Batch, Chunk, Sequence
+
+
+class Assembly:
+    """What one batch becomes: the numbers that the device gets, and who is owed which of its choices."""
+
+    def __init__(self, slots: SlotTable) -> None:
+        self._slots = slots
+        self.inputs = HostInputs()
+        self.mode = Mode.GREEDY
+        self.num_decode_rows = 0
+        self.spans: list[tuple[int, int]] = []
+        self.draws: list[Draw] = []
+        self.host_sequences: list[Sequence] = []
+        self.host_choices: list[int] = []
+
+    def add(self, chunk: Chunk) -> None:
+        """Append a chunk; those of one token come before all others."""
+        slot = self._slots.place(chunk.sequence)
+        if chunk.length == 1:
+            self._add_single(chunk, slot)
+        else:
+            self._add_prompt(chunk, slot)
+
+    def _add_single(self, chunk: Chunk, slot: int) -> None:
+        sequence, inputs, first = chunk.sequence, self.inputs, len(self.inputs.tokens)
+        draft = () if sequence.params.needs_history else chunk.draft  # the host's sampler takes one row of each
+        if chunk.is_ahead:
+            assert not draft, "nothing is guessed behind a token that is not known"
+            inputs.add_row(0, slot, chunk.start, slot)
+        else:
+            inputs.add_row(sequence.tokens[chunk.start], PADDING_SLOT, chunk.start, slot)
+        for offset, token in enumerate(draft, start=1):
+            inputs.add_row(token, PADDING_SLOT, chunk.start + offset, slot)
+        self.num_decode_rows += 1 + len(draft)
+        if chunk.samples:
+            self._add_choices(sequence, first, slot, draft)
+        else:
+            inputs.add_choice(first, PADDING_SLOT, 0.0, 0.0, 0, 1.0, 0.0)  # graphs choose from every row
+
+    def _add_prompt(self, chunk: Chunk, slot: int) -> None:
+        sequence, inputs, end = chunk.sequence, self.inputs, chunk.start + chunk.length
+        inputs.tokens += sequence.tokens[chunk.start : end]
+        inputs.sources += [PADDING_SLOT] * chunk.length
+        inputs.positions += range(chunk.start, end)
+        inputs.slots += [slot] * chunk.length
+        inputs.first_rows.append(inputs.first_rows[-1] + chunk.length)
+        inputs.ends.append(end)
+        inputs.prompt_slots.append(slot)
+        self.spans.append((chunk.length, end))
+        if chunk.samples:
+            self._add_choices(sequence, len(inputs.tokens) - 1, slot, ())
+
+    def _add_choices(self, sequence: Sequence, row: int, slot: int, draft: tuple[int, ...]) -> None:
+        """Choices from `row` and the rows of `draft` behind it; a draft's last token is not known in advance."""
+        params, inputs, first = sequence.params, self.inputs, len(self.inputs.choice_rows)
+        if params.needs_history:
+            self.host_sequences.append(sequence)
+            self.host_choices.append(first)
+            inputs.add_choice(row, PADDING_SLOT, 0.0, 0.0, 0, 1.0, 0.0)
+            return
+        is_drawn = params.temperature > 0
+        rng_state = sequence.rng.getstate() if is_drawn and draft else None
+        for offset in range(1 + len(draft)):
+            inputs.add_choice(
+                row + offset,
+                PADDING_SLOT if draft else slot,
+                sequence.rng.random() if is_drawn else 0.0,
+                params.temperature,
+                params.top_k,
+                params.top_p,
+                params.min_p,
+            )
+        self.mode = max(self.mode, mode_of(params))
+        self.draws.append(Draw(sequence, first, draft, rng_state))
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What the launches of a step depend on, beside the numbers in its buffer."""
+
+    layout: Layout
+    num_decode_rows: int
+    mode: Mode
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a step leaves on the device: logits (C, vocab_size) float32 and chosen tokens (C,) int64."""
+
+    logits: Tensor
+    tokens: Tensor
+
+
+class CudaRunner:
+    """Runs steps on one device.
+
+    Args:
+        decoder: made with the backend's elementwise kernels.
+        cache: with blocks of the backend's size.
+        backend: the device's kernels.
+        sampler: for sequences whose tokens the host must choose.
+        capture: makes graphs.
+        device: where all of them live.
+        max_batch_size: sequences that run together, and rows of the largest graph.
+        max_blocks: of one sequence.
+    """
+
+    runs_ahead = True
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KvCache,
+        backend: Backend,
+        sampler: Sampler,
+        capture: Capture,
+        *,
+        device: torch.device,
+        max_batch_size: int,
+        max_blocks: int,
+    ) -> None:
+        num_slots = 2 * max_batch_size
+        self._decoder = decoder
+        self._cache = cache
+        self._backend = backend
+        self._sampler = sampler
+        self._attention = PagedKernels(decoder.config.sliding_windows, backend.decode, backend.prompt)
+        self._link = Link(device)
+        self._slots = SlotTable(num_slots, max_blocks)
+        self._buckets = Buckets(max_batch_size)
+        self._graphs = LazyGraphs[Result](capture)
+        self._tables = torch.zeros(num_slots + 1, max_blocks, dtype=torch.int32, device=device)
+        self._last_tokens = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
+        most_words = sum(Layout(max_batch_size, max_batch_size, 0, num_slots * max_blocks).sizes())
+        self._buffer = torch.zeros(most_words, dtype=torch.int32, device=device)
+        self.clock = HostClock()
+
+    @property
+    def num_graphs(self) -> int:
+        """Shapes of steps that are replayed."""
+        return self._graphs.num_captured
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch) -> LaunchedStep:
+        """Begin to compute all chunks of `batch`; what is not known yet must come from the step before."""
+        with self.clock.working():
+            self.clock.num_steps += 1
+            step = Assembly(self._slots)
+            for chunk in sorted(batch, key=_is_prompt):
+                step.add(chunk)
+            step.inputs.places, step.inputs.blocks = self._slots.take_changes()
+            bucket = None if step.spans else self._buckets.fitting(step.num_decode_rows)
+            result = self._run_eagerly(step) if bucket is None else self._run_bucket(step, bucket)
+            host_choice = None
+            if step.host_sequences:
+                # A copy, because the next step may write its logits into the same memory.
+                copy = result.logits[torch.tensor(step.host_choices).to(result.logits.device, non_blocking=True)]
+                host_choice = HostChoice(self._sampler, step.host_sequences, copy, self._link.beside)
+            fetched, finished = self._link.fetch(result.tokens)
+            return LaunchedStep(fetched, finished, step.draws, host_choice, self.clock)
+
+    @torch.inference_mode()
+    def idle(self) -> None:
+        """Capture one graph that was wanted."""
+        self._graphs.idle()
+
+    def _run_bucket(self, step: Assembly, bucket: int) -> Result:
+        """A step of single rows, filled up to `bucket` rows, each of which gets a token."""
+        step.inputs.pad(bucket)
+        words = self._link.stage(step.inputs.words())
+        self._buffer[: len(words)].copy_(words, non_blocking=True)
+        if step.inputs.places:
+            self._apply_changes(DeviceInputs.read(self._buffer, step.inputs.layout))
+        shape = Shape(Layout(bucket, bucket), bucket, step.mode)
+        return self._graphs.run(shape, partial(self._compute_buffer, shape))
+
+    def _run_eagerly(self, step: Assembly) -> Result:
+        """Any step, with tokens only for the rows that need one."""
+        layout = step.inputs.layout
+        inputs = DeviceInputs.read(self._link.send(step.inputs.words()), layout)
+        if step.inputs.places:
+            self._apply_changes(inputs)
+        return self._compute(inputs, Shape(layout, step.num_decode_rows, step.mode, tuple(step.spans)))
+
+    def _apply_changes(self, inputs: DeviceInputs) -> None:
+        """Bring the block tables up to date."""
+        self._tables.view(-1).index_copy_(0, inputs.places.long(), inputs.blocks)
+
+    def _compute_buffer(self, shape: Shape) -> Result:
+        """The step whose numbers are in the buffer."""
+        return self._compute(DeviceInputs.read(self._buffer, shape.layout), shape)
+
+    def _compute(self, inputs: DeviceInputs, shape: Shape) -> Result:
+        """All launches of a step. The chosen tokens are also left where the next step finds them."""
+        block_tokens = self._cache.block_size
+        tokens = torch.where(inputs.sources > 0, self._last_tokens[inputs.sources], inputs.tokens)
+        positions = inputs.positions.long()
+        blocks = self._tables[inputs.slots, positions // block_tokens].long()
+        cache_slots = blocks * block_tokens + positions % block_tokens
+        plan = self._plan(inputs, shape)
+        hidden = self._decoder.forward(tokens, positions, cache_slots, plan, self._attention, self._cache)
+        layout = shape.layout
+        if layout.choices == 0:
+            return Result(hidden[:0], tokens[:0])
+        is_every_row = shape.num_decode_rows == layout.choices == layout.rows
+        logits = self._decoder.logits(hidden if is_every_row else hidden[inputs.choice_rows])
+        chosen = choose(logits, inputs, shape.mode, self._backend.argmax)
+        self._last_tokens.index_copy_(0, inputs.stores.long(), chosen)
+        return Result(logits, chosen)
+
+    def _plan(self, inputs: DeviceInputs, shape: Shape) -> StepPlan:
+        count = shape.num_decode_rows
+        decode = prompts = None
+        if count:
+            decode = DecodeRows(self._tables[inputs.slots[:count]], inputs.positions[:count] + 1)
+        if shape.spans:
+            tables = self._tables[inputs.prompt_slots]
+            prompts = Prompts(tables, inputs.first_rows, inputs.ends, list(shape.spans))
+        return StepPlan(count, decode, prompts)
+
+
+def _is_prompt(chunk: Chunk) -> bool:
+    return chunk.length > 1
