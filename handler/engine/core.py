@@ -135,7 +135,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     max_model_len = _max_model_len(config, options)
     backend = _backend(config, precision, timeline)
     block_tokens = BLOCK_TOKENS if backend is None else backend.block_tokens
-    tile = _tile(block_tokens, options)
+    tile = tile_tokens(block_tokens, options)
     with timeline.phase("tokenizer"):
         tokenizer = Tokenizer(snapshot.directory)
         chat_template = read_chat_template(snapshot.directory)
@@ -216,7 +216,7 @@ def _backend(config: ModelConfig, precision: Precision, timeline: BootTimeline) 
         return choose_backend(config, precision.device, precision.dtype)
 
 
-def _tile(block_tokens: int, options: EngineOptions) -> int:
+def tile_tokens(block_tokens: int, options: EngineOptions) -> int:
     """Rows of a prompt tile: whole blocks, no fewer than `TILE`, no more than a chunk."""
     tile = -(-TILE // block_tokens) * block_tokens
     if options.prefill_chunk_tokens < tile:

@@ -8,6 +8,13 @@ import msgspec
 import torch
 from torch import Tensor
 
+from handler.engine.cuda.linear import (
+    Fp8Linear,
+    PaddedInt8Linear,
+    ScaledProduct,
+    find_scaled_product,
+    has_int8_product,
+)
 from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
@@ -21,12 +28,16 @@ class Precision(msgspec.Struct, frozen=True):
     device: torch.device
     dtype: torch.dtype
     quantization: Literal["none", "int8", "fp8"]
+    fp8_product: ScaledProduct | None = None
 
     def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
         """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
+        moved_bias = None if bias is None else bias.to(self.device, self.dtype)
         if self.quantization == "int8":
-            moved_bias = None if bias is None else bias.to(self.device, self.dtype)
-            return Int8Linear(weight.to(self.device), moved_bias, digits)
+            kind = Int8Linear if self.device.type == "cpu" else PaddedInt8Linear
+            return kind(weight.to(self.device), moved_bias, digits)
+        if self.fp8_product is not None:
+            return Fp8Linear(weight.to(self.device), moved_bias, self.fp8_product)
         return self.float_linear(weight, bias)
 
     def float_linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
@@ -60,6 +71,10 @@ def resolve_precision(options: EngineOptions) -> Precision:
         dtype_name = "float32" if device.type == "cpu" else "bfloat16"
     if dtype_name not in _DTYPES:
         raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
-    if options.quantization == "int8" and device.type != "cpu":
-        raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
-    return Precision(device, _DTYPES[dtype_name], options.quantization)
+    dtype = _DTYPES[dtype_name]
+    if options.quantization == "int8" and device.type == "cuda" and not has_int8_product(device):
+        raise ConfigurationError("QUANTIZATION", f"{device} has no product of int8 matrices; use none")
+    fp8_product = find_scaled_product(device, dtype) if options.quantization == "fp8" else None
+    if options.quantization == "fp8" and fp8_product is None:
+        raise ConfigurationError("QUANTIZATION", f"{device} has no product of fp8 matrices; use int8 or none")
+    return Precision(device, dtype, options.quantization, fp8_product)

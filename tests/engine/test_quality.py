@@ -1,4 +1,4 @@
-"""What int8 costs in quality, on the embedded model and a fixed text, against float32."""
+"""What eight bits cost in quality, on the embedded model and a fixed text, against float32."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from handler.boot import BootTimeline
 from handler.engine.core import EngineCore, load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import Chunk, EngineOptions, SamplingParams, Sequence
+from handler.errors import ConfigurationError
 
 LICENSE = Path(__file__).parent.parent.parent / "LICENSE"
 QUESTIONS = ("What is the capital of France?", "Why is the sky blue?", "Write a short story about a clever fox.")
@@ -54,16 +55,36 @@ def int8_core(embedded_snapshot: Snapshot) -> EngineCore:
     return load_core(embedded_snapshot, options, BootTimeline())
 
 
-def test_int8_stays_close_to_float32(embedded_core: EngineCore, int8_core: EngineCore) -> None:
+@pytest.fixture(scope="module")
+def fp8_core(embedded_snapshot: Snapshot) -> EngineCore:
+    try:
+        options = EngineOptions(device="cpu", dtype="float32", quantization="fp8")
+        return load_core(embedded_snapshot, options, BootTimeline())
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+
+
+# Three bits of mantissa round every weight of so small a model far more coarsely than int8 does in a rotated basis.
+@pytest.mark.parametrize(
+    ("rounded_core", "most_divergence", "most_loss"), [("int8_core", 0.02, 0.02), ("fp8_core", 0.12, 0.12)]
+)
+def test_eight_bits_stay_close_to_float32(
+    rounded_core: str,
+    most_divergence: float,
+    most_loss: float,
+    embedded_core: EngineCore,
+    request: pytest.FixtureRequest,
+) -> None:
+    core: EngineCore = request.getfixturevalue(rounded_core)
     divergences, exact_losses, rounded_losses = [], [], []
     for tokens in texts(embedded_core):
-        exact, rounded = next_token_logprobs(embedded_core, tokens), next_token_logprobs(int8_core, tokens)
+        exact, rounded = next_token_logprobs(embedded_core, tokens), next_token_logprobs(core, tokens)
         divergences.append((exact.exp() * (exact - rounded)).sum(dim=-1))
         exact_losses.append(losses(exact, tokens))
         rounded_losses.append(losses(rounded, tokens))
-    assert float(torch.cat(divergences).mean()) < 0.02  # 0.008 when this was written
+    assert float(torch.cat(divergences).mean()) < most_divergence  # int8 0.008, fp8 0.08 when this was written
     perplexity, exact_perplexity = (float(torch.cat(parts).mean().exp()) for parts in (rounded_losses, exact_losses))
-    assert perplexity == pytest.approx(exact_perplexity, rel=0.02)
+    assert perplexity == pytest.approx(exact_perplexity, rel=most_loss)
 
 
 def test_int8_still_knows_the_capital_of_france(int8_core: EngineCore) -> None:
