@@ -57,11 +57,15 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "norm":
             weight = torch.ones_like(weight) if rotation is not None and self.is_folded else weight
             return weight.to(precision.device, precision.dtype)
+        if self.kind == "embedding" and rotation is not None and precision.rotates_embedding:
+            return rotation.columns(weight.to(precision.device)).to(precision.dtype)
         if self.kind == "embedding":
             return weight.to(precision.device)  # rows are converted when looked up; on the CPU it stays mapped
         bias = _fuse([tensors[name] for name in self.biases]) if self.biases else None
+        if rotation is not None:
+            weight, bias = weight.to(precision.device), None if bias is None else bias.to(precision.device)
         if rotation is not None and self.input_norm is not None:
-            weight = rotation.columns(weight.float() * tensors[self.input_norm].float())
+            weight = rotation.columns(weight.float() * tensors[self.input_norm].to(precision.device).float())
         if rotation is not None and self.writes_residual:
             weight, bias = rotation.rows(weight), None if bias is None else rotation.rows(bias)
         return precision.linear(weight, bias, self.digits)
@@ -79,12 +83,14 @@ def load_decoder(
     Raises:
         CorruptSnapshotError: a tensor is missing, unknown, given twice or of the wrong shape.
     """
-    rotation = Rotation(config.hidden_size) if precision.quantization == "int8" else None
+    rotation = Rotation(config.hidden_size, precision.device) if precision.quantization == "int8" else None
     built = _build_all(config, tensors, precision, rotation)
     return Decoder(
         config,
         embedding=built["embedding"],
-        embedding_rotation=None if rotation is None else precision.float_linear(rotation.matrix().t(), None),
+        embedding_rotation=None
+        if rotation is None or precision.rotates_embedding
+        else precision.float_linear(rotation.matrix().t(), None),
         layers=[_layer(config, built, index) for index in range(config.num_layers)],
         norm=RmsNorm(built["norm"], config.rms_norm_eps),
         head=built["head"],

@@ -30,6 +30,14 @@ class Precision(msgspec.Struct, frozen=True):
     quantization: Literal["none", "int8", "fp8"]
     fp8_product: ScaledProduct | None = None
 
+    @property
+    def rotates_embedding(self) -> bool:
+        """Whether a rotation is applied to the embedding once, which takes memory, rather than to its rows as used.
+
+        On the CPU the embedding stays a mapped file; on CUDA a product less in every step is worth the memory.
+        """
+        return self.device.type == "cuda"
+
     def linear(self, weight: Tensor, bias: Tensor | None, digits: int) -> Linear:
         """A layer of the decoder from its weight (out_features, in_features) and bias (out_features,)."""
         moved_bias = None if bias is None else bias.to(self.device, self.dtype)

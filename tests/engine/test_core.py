@@ -12,6 +12,7 @@ import torch
 
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore, load_core, tile_tokens
+from handler.engine.precision import Precision
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, EngineStats, FinishReason, SamplingParams
 from handler.errors import ConfigurationError, EngineError, UnsupportedModelError
@@ -191,6 +192,19 @@ def test_events_tell_when_the_sequence_began(load_tiny: LoadTiny) -> None:
     began = [completions[number].events[0].first_scheduled_s for number in (first, second)]
     assert None not in began
     assert began[0] < began[1]  # type: ignore[operator]
+
+
+def test_an_embedding_may_be_rotated_once_instead_of_row_by_row(
+    load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_used = load_tiny("llama-tied", quantization="int8")
+    monkeypatch.setattr(Precision, "rotates_embedding", True)
+    once = load_tiny("llama-tied", quantization="int8")
+    prompts = [list(range(number, number + 30)) for number in range(3)]
+    for ours, theirs in zip(*(complete(core, prompts, greedy(4, logprobs=3)) for core in (once, as_used)), strict=True):
+        assert ours.tokens == theirs.tokens
+        for our, their in zip(ours.logprobs, theirs.logprobs, strict=True):
+            assert our.logprob == pytest.approx(their.logprob, abs=0.02)
 
 
 def test_fp8_is_refused_where_the_device_lacks_it(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:

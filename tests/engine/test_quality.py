@@ -78,10 +78,10 @@ def test_eight_bits_stay_close_to_float32(
     core: EngineCore = request.getfixturevalue(rounded_core)
     divergences, exact_losses, rounded_losses = [], [], []
     for tokens in texts(embedded_core):
-        exact, rounded = next_token_logprobs(embedded_core, tokens), next_token_logprobs(core, tokens)
-        divergences.append((exact.exp() * (exact - rounded)).sum(dim=-1))
+        exact, eight_bits = next_token_logprobs(embedded_core, tokens), next_token_logprobs(core, tokens)
+        divergences.append((exact.exp() * (exact - eight_bits)).sum(dim=-1))
         exact_losses.append(losses(exact, tokens))
-        rounded_losses.append(losses(rounded, tokens))
+        rounded_losses.append(losses(eight_bits, tokens))
     assert float(torch.cat(divergences).mean()) < most_divergence  # int8 0.008, fp8 0.08 when this was written
     perplexity, exact_perplexity = (float(torch.cat(parts).mean().exp()) for parts in (rounded_losses, exact_losses))
     assert perplexity == pytest.approx(exact_perplexity, rel=most_loss)

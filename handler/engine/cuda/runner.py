@@ -15,94 +15,21 @@ import msgspec
 import torch
 from torch import Tensor
 
+from handler.engine.cuda.assembly import Assembly
 from handler.engine.cuda.attention import DecodeRows, PagedKernels, Prompts, StepPlan
 from handler.engine.cuda.backend import Backend
 from handler.engine.cuda.buckets import Buckets
 from handler.engine.cuda.clock import HostClock
 from handler.engine.cuda.graphs import Capture, LazyGraphs
-from handler.engine.cuda.inputs import DeviceInputs, HostInputs, Layout
+from handler.engine.cuda.inputs import DeviceInputs, Layout
 from handler.engine.cuda.link import Link
-from handler.engine.cuda.pending import Draw, HostChoice, LaunchedStep
-from handler.engine.cuda.sampling import Mode, choose, mode_of
-from handler.engine.cuda.slots import PADDING_SLOT, SlotTable
+from handler.engine.cuda.pending import HostChoice, LaunchedStep
+from handler.engine.cuda.sampling import Mode, choose
+from handler.engine.cuda.slots import SlotTable
 from handler.engine.kv_cache import KvCache
 from handler.engine.model import Decoder
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, Chunk, Sequence
-
-
-class Assembly:
-    """What one batch becomes: the numbers that the device gets, and who is owed which of its choices."""
-
-    def __init__(self, slots: SlotTable) -> None:
-        self._slots = slots
-        self.inputs = HostInputs()
-        self.mode = Mode.GREEDY
-        self.num_decode_rows = 0
-        self.spans: list[tuple[int, int]] = []
-        self.draws: list[Draw] = []
-        self.host_sequences: list[Sequence] = []
-        self.host_choices: list[int] = []
-
-    def add(self, chunk: Chunk) -> None:
-        """Append a chunk; those of one token come before all others."""
-        slot = self._slots.place(chunk.sequence)
-        if chunk.length == 1:
-            self._add_single(chunk, slot)
-        else:
-            self._add_prompt(chunk, slot)
-
-    def _add_single(self, chunk: Chunk, slot: int) -> None:
-        sequence, inputs, first = chunk.sequence, self.inputs, len(self.inputs.tokens)
-        draft = () if sequence.params.needs_history else chunk.draft  # the host's sampler takes one row of each
-        if chunk.is_ahead:
-            assert not draft, "nothing is guessed behind a token that is not known"
-            inputs.add_row(0, slot, chunk.start, slot)
-        else:
-            inputs.add_row(sequence.tokens[chunk.start], PADDING_SLOT, chunk.start, slot)
-        for offset, token in enumerate(draft, start=1):
-            inputs.add_row(token, PADDING_SLOT, chunk.start + offset, slot)
-        self.num_decode_rows += 1 + len(draft)
-        if chunk.samples:
-            self._add_choices(sequence, first, slot, draft)
-        else:
-            inputs.add_choice(first, PADDING_SLOT, 0.0, 0.0, 0, 1.0, 0.0)  # graphs choose from every row
-
-    def _add_prompt(self, chunk: Chunk, slot: int) -> None:
-        sequence, inputs, end = chunk.sequence, self.inputs, chunk.start + chunk.length
-        inputs.tokens += sequence.tokens[chunk.start : end]
-        inputs.sources += [PADDING_SLOT] * chunk.length
-        inputs.positions += range(chunk.start, end)
-        inputs.slots += [slot] * chunk.length
-        inputs.first_rows.append(inputs.first_rows[-1] + chunk.length)
-        inputs.ends.append(end)
-        inputs.prompt_slots.append(slot)
-        self.spans.append((chunk.length, end))
-        if chunk.samples:
-            self._add_choices(sequence, len(inputs.tokens) - 1, slot, ())
-
-    def _add_choices(self, sequence: Sequence, row: int, slot: int, draft: tuple[int, ...]) -> None:
-        """Choices from `row` and the rows of `draft` behind it; a draft's last token is not known in advance."""
-        params, inputs, first = sequence.params, self.inputs, len(self.inputs.choice_rows)
-        if params.needs_history:
-            self.host_sequences.append(sequence)
-            self.host_choices.append(first)
-            inputs.add_choice(row, PADDING_SLOT, 0.0, 0.0, 0, 1.0, 0.0)
-            return
-        is_drawn = params.temperature > 0
-        rng_state = sequence.rng.getstate() if is_drawn and draft else None
-        for offset in range(1 + len(draft)):
-            inputs.add_choice(
-                row + offset,
-                PADDING_SLOT if draft else slot,
-                sequence.rng.random() if is_drawn else 0.0,
-                params.temperature,
-                params.top_k,
-                params.top_p,
-                params.min_p,
-            )
-        self.mode = max(self.mode, mode_of(params))
-        self.draws.append(Draw(sequence, first, draft, rng_state))
+from handler.engine.types import Batch, Chunk
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -111,14 +38,18 @@ class Shape(msgspec.Struct, frozen=True):
     layout: Layout
     num_decode_rows: int
     mode: Mode
+    keeps_logits: bool
     spans: tuple[tuple[int, int], ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a step leaves on the device: logits (C, vocab_size) float32 and chosen tokens (C,) int64."""
+    """What a step leaves on the device: chosen tokens (C,) int64, and logits (C, vocab_size) float32 if wanted.
 
-    logits: Tensor
+    A graph's result keeps its memory from the other graphs for good: too much for logits that nobody reads.
+    """
+
     tokens: Tensor
+    logits: Tensor | None
 
 
 class CudaRunner:
@@ -182,7 +113,7 @@ class CudaRunner:
             bucket = None if step.spans else self._buckets.fitting(step.num_decode_rows)
             result = self._run_eagerly(step) if bucket is None else self._run_bucket(step, bucket)
             host_choice = None
-            if step.host_sequences:
+            if result.logits is not None:
                 # A copy, because the next step may write its logits into the same memory.
                 copy = result.logits[torch.tensor(step.host_choices).to(result.logits.device, non_blocking=True)]
                 host_choice = HostChoice(self._sampler, step.host_sequences, copy, self._link.beside)
@@ -201,7 +132,7 @@ class CudaRunner:
         self._buffer[: len(words)].copy_(words, non_blocking=True)
         if step.inputs.places:
             self._apply_changes(DeviceInputs.read(self._buffer, step.inputs.layout))
-        shape = Shape(Layout(bucket, bucket), bucket, step.mode)
+        shape = Shape(Layout(bucket, bucket), bucket, step.mode, bool(step.host_sequences))
         return self._graphs.run(shape, partial(self._compute_buffer, shape))
 
     def _run_eagerly(self, step: Assembly) -> Result:
@@ -210,7 +141,8 @@ class CudaRunner:
         inputs = DeviceInputs.read(self._link.send(step.inputs.words()), layout)
         if step.inputs.places:
             self._apply_changes(inputs)
-        return self._compute(inputs, Shape(layout, step.num_decode_rows, step.mode, tuple(step.spans)))
+        shape = Shape(layout, step.num_decode_rows, step.mode, bool(step.host_sequences), tuple(step.spans))
+        return self._compute(inputs, shape)
 
     def _apply_changes(self, inputs: DeviceInputs) -> None:
         """Bring the block tables up to date."""
@@ -231,12 +163,12 @@ class CudaRunner:
         hidden = self._decoder.forward(tokens, positions, cache_slots, plan, self._attention, self._cache)
         layout = shape.layout
         if layout.choices == 0:
-            return Result(hidden[:0], tokens[:0])
+            return Result(tokens[:0], None)
         is_every_row = shape.num_decode_rows == layout.choices == layout.rows
         logits = self._decoder.logits(hidden if is_every_row else hidden[inputs.choice_rows])
         chosen = choose(logits, inputs, shape.mode, self._backend.argmax)
         self._last_tokens.index_copy_(0, inputs.stores.long(), chosen)
-        return Result(logits, chosen)
+        return Result(chosen, logits if shape.keeps_logits else None)
 
     def _plan(self, inputs: DeviceInputs, shape: Shape) -> StepPlan:
         count = shape.num_decode_rows

@@ -57,7 +57,7 @@ def with_cuda_runner(
 
 
 def sequences_with_blocks(prompts: list[list[int]], params: list[SamplingParams], *, room: int) -> list[Sequence]:
-    """Sequences that own their blocks of 32 tokens for the prompt and `room` more, as if just scheduled."""
+    """Sequences that own their blocks, of 32 tokens or more, for the prompt and `room` more; as if just scheduled."""
     sequences = []
     next_block = 1
     for number, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
