@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from handler.engine.sampler import SampledToken
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
-from handler.engine.types import FinishReason, Sequence, TokenEvent
+from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent
 
 
 class SequenceOutput:

@@ -10,8 +10,8 @@ import torch
 from handler.engine.attention import PagedAttention
 from handler.engine.kv_cache import KvCache
 from handler.engine.model import Decoder
-from handler.engine.sampler import SampledToken, Sampler
-from handler.engine.types import Batch, Sequence
+from handler.engine.sampler import Sampler
+from handler.engine.types import Batch, SampledToken, Sequence
 
 
 class FinishedStep:

@@ -6,23 +6,15 @@ distribution at one uniform number that the sequence's own generator draws, so n
 
 from __future__ import annotations
 
-import msgspec
 import torch
 from torch import Tensor
 
-from handler.engine.types import SamplingParams, Sequence, TokenLogprob
+from handler.engine.types import SampledToken, SamplingParams, Sequence, TokenLogprob
 
 CANDIDATES = 256
 """A top-p cut is looked for among that many likeliest tokens first; a flatter row is sorted whole."""
 
 _TINY = torch.finfo(torch.float32).tiny
-
-
-class SampledToken(msgspec.Struct, frozen=True):
-    """The outcome of one row."""
-
-    token_id: int
-    logprob: TokenLogprob | None = None
 
 
 class Sampler:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from handler.errors import EngineError
-
-if TYPE_CHECKING:
-    from handler.engine.sampler import SampledToken
 
 
 class FinishReason(enum.StrEnum):
@@ -86,6 +83,13 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+class SampledToken(msgspec.Struct, frozen=True):
+    """The choice of one row of logits."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,8 @@ import msgspec
 import pytest
 
 from handler.engine.output import SequenceOutput
-from handler.engine.sampler import SampledToken
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, SamplingParams, Sequence, TokenEvent, TokenLogprob
+from handler.engine.types import FinishReason, SampledToken, SamplingParams, Sequence, TokenEvent, TokenLogprob
 from tests.tiny_models import END_TOKEN, byte_tokenizer
 
 EURO = list("€".encode())

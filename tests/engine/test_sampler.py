@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor
 
 from handler.engine import sampler as sampler_module
-from handler.engine.sampler import SampledToken, Sampler
-from handler.engine.types import SamplingParams, Sequence
+from handler.engine.sampler import Sampler
+from handler.engine.types import SampledToken, SamplingParams, Sequence
 
 VOCAB = 400
 END = 399

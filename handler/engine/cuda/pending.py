@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from handler.engine.cuda.clock import HostClock
-from handler.engine.sampler import SampledToken, Sampler
-from handler.engine.types import Sequence
+from handler.engine.sampler import Sampler
+from handler.engine.types import SampledToken, Sequence
 
 
 class Draw(msgspec.Struct, frozen=True):
