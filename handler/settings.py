@@ -14,7 +14,7 @@ import platformdirs
 from handler.errors import ConfigurationError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["auto", "none", "int8"]
+Quantization = Literal["auto", "none", "int8", "fp8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # A password may hold any character but is told from a port by the @ behind it.
@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         model_name: `smollm2-135m` (embedded), a hub id, a directory or a `.gguf` file.
         model_device: auto, cpu, cuda, or cuda:N and several of those separated by commas; one engine on each device.
         torch_dtype: of activations and unquantised weights; auto is float32 on the CPU, bfloat16 on CUDA.
-        quantization: of the linear layers' weights; int8 runs on the CPU.
+        quantization: of the linear layers: int8, or fp8 where the device has it; auto is int8 on the CPU.
         max_batch_size: sequences in one step of one device at most.
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.

@@ -19,6 +19,7 @@ GOOD = [
     ("MODEL_DEVICE", "cuda:2, cuda:0", "cuda:2,cuda:0"),
     ("TORCH_DTYPE", "BFloat16", "bfloat16"),
     ("QUANTIZATION", "int8", "int8"),
+    ("QUANTIZATION", "FP8", "fp8"),
     ("MAX_BATCH_SIZE", "3", 3),
     ("MAX_MODEL_LEN", "2048", 2048),
     ("PREFILL_CHUNK_TOKENS", "512", 512),

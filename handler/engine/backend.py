@@ -14,8 +14,13 @@ from handler.boot import BootTimeline
 from handler.engine.architecture import AnyDecoder, Architecture, OwnArchitecture
 from handler.engine.attention import TILE, PagedAttention
 from handler.engine.config import ModelConfig
+from handler.engine.cuda.graphs import CudaCapture
+from handler.engine.cuda.kernel_set import choose_kernels
+from handler.engine.cuda.runner import CudaRunner
+from handler.engine.kernels import Kernels
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
-from handler.engine.loader import load_int8_decoder
+from handler.engine.loader import load_decoder, load_int8_decoder
+from handler.engine.model import Decoder
 from handler.engine.native.decoder import NativeDecoder
 from handler.engine.native.library import BLOCK_TOKENS as NATIVE_BLOCK_TOKENS
 from handler.engine.native.runner import NativeRunner
@@ -26,6 +31,7 @@ from handler.engine.sampler import Sampler
 from handler.engine.types import EngineOptions, Runner
 from handler.engine.weights.quantised import read_quantised
 from handler.engine.weights.safetensors import iter_tensors
+from handler.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -42,75 +48,123 @@ class Backend(msgspec.Struct, frozen=True):
     kv_cache_dtype: torch.dtype
 
 
-def build_backend(
-    directory: Path,
-    architecture: Architecture,
-    precision: Precision,
-    options: EngineOptions,
-    *,
-    max_model_len: int,
-    sampler: Sampler,
-    timeline: BootTimeline,
-) -> Backend:
-    """The fastest backend that this machine has for the model.
+class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend is made of."""
 
-    Raises:
-        ConfigurationError: the KV cache does not fit into memory.
-        SnapshotError: the snapshot is damaged or not supported.
-    """
-    shape = architecture.shape
+    directory: Path
+    architecture: Architecture
+    precision: Precision
+    options: EngineOptions
+    max_model_len: int
+    sampler: Sampler
+    timeline: BootTimeline
 
-    def plan(block_size: int, dtype: torch.dtype) -> int:
-        return plan_blocks(
-            shape,
-            max_model_len=max_model_len,
-            max_batch_size=options.max_batch_size,
-            block_size=block_size,
-            free_bytes=free_memory_bytes(precision.device),
-            fraction=options.kv_cache_fraction,
-            dtype=dtype,
-        )
+    @torch.inference_mode()
+    def build(self) -> Backend:
+        """The fastest backend that this machine has for the model.
 
-    def torch_backend(decoder: AnyDecoder) -> Backend:
-        with timeline.phase("kv_cache"):
-            num_blocks = plan(TORCH_BLOCK_TOKENS, precision.dtype)
-            cache = KvCache(shape, num_blocks, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
-        attention = PagedAttention(shape.sliding_windows, TORCH_BLOCK_TOKENS, precision.device, precision.dtype)
-        runner = TorchRunner(decoder, cache, attention, sampler, precision.device)
-        return Backend(runner, num_blocks, TORCH_BLOCK_TOKENS, TILE, precision.dtype)
+        Raises:
+            ConfigurationError: the KV cache does not fit into memory, or the settings do not suit the kernels.
+            SnapshotError: the snapshot is damaged or not supported.
+        """
+        if not isinstance(self.architecture, OwnArchitecture):
+            with self.timeline.phase("weights"):
+                tensors = iter_tensors(self.directory)
+                decoder = self.architecture.load(tensors, self.precision, self.max_model_len)
+            return self._torch(decoder)
+        config = self.architecture.shape
+        if self.precision.device.type == "cuda":
+            return self._cuda(config)
+        if self.precision.quantization == "int8" and NativeDecoder.fits(config):
+            return self._native(config)
+        if self.precision.quantization == "int8":
+            logger.warning(
+                "no int8 kernels for this model or machine (see README): torch computes, and takes far longer"
+            )
+        return self._torch(self._decoder(config, None))
 
-    def native_backend(config: ModelConfig, quantised: Mapping[str, Tensor]) -> Backend:
-        with timeline.phase("kv_cache"):
-            num_blocks = plan(NATIVE_BLOCK_TOKENS, torch.float16)
+    def _native(self, config: ModelConfig) -> Backend:
+        with self.timeline.phase("weights"):
+            quantised = self._quantised(config)
+        with self.timeline.phase("kv_cache"):
+            num_blocks = self._plan(NATIVE_BLOCK_TOKENS, torch.float16)
             decoder = NativeDecoder(
                 config,
                 quantised,
                 num_blocks=num_blocks,
-                max_positions=max_model_len,
-                max_rows=options.prefill_chunk_tokens + options.max_batch_size,
+                max_positions=self.max_model_len,
+                max_rows=self.options.prefill_chunk_tokens + self.options.max_batch_size,
                 threads=torch.get_num_threads(),
             )
+        runner = NativeRunner(decoder, self.sampler)
         # Its numbers do not depend on how a prompt is cut: prefixes are shared by the block.
-        runner = NativeRunner(decoder, sampler)
         return Backend(runner, num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS, torch.float16)
 
-    if precision.quantization == "none" or not isinstance(architecture, OwnArchitecture):
-        with timeline.phase("weights"):
-            decoder = architecture.load(iter_tensors(directory), precision, max_model_len)
-        return torch_backend(decoder)
-    with timeline.phase("weights"):
-        quantised = _quantised(directory, architecture.shape)
-    if NativeDecoder.fits(architecture.shape):
-        return native_backend(architecture.shape, quantised)
-    logger.warning("no int8 kernels for this model or machine: torch computes, several times slower (see README)")
-    with timeline.phase("convert_weights"):
-        decoder = load_int8_decoder(architecture.shape, quantised, precision, max_model_len)
-    return torch_backend(decoder)
+    def _cuda(self, config: ModelConfig) -> Backend:
+        device, dtype = self.precision.device, self.precision.dtype
+        torch.cuda.set_device(device)
+        with self.timeline.phase("kernels"):
+            kernels = choose_kernels(config, device, dtype)
+        tile = tile_tokens(kernels.block_tokens, self.options)
+        decoder = self._decoder(config, kernels.elementwise)
+        num_blocks, cache = self._cache(kernels.block_tokens)
+        runner = CudaRunner(
+            decoder,
+            cache,
+            kernels,
+            self.sampler,
+            CudaCapture(device),
+            device=device,
+            max_batch_size=self.options.max_batch_size,
+            max_blocks=-(-self.max_model_len // kernels.block_tokens),
+        )
+        return Backend(runner, num_blocks, kernels.block_tokens, tile, dtype)
 
+    def _torch(self, decoder: AnyDecoder) -> Backend:
+        device, dtype = self.precision.device, self.precision.dtype
+        num_blocks, cache = self._cache(TORCH_BLOCK_TOKENS)
+        attention = PagedAttention(self.architecture.shape.sliding_windows, TORCH_BLOCK_TOKENS, device, dtype)
+        runner = TorchRunner(decoder, cache, attention, self.sampler, device)
+        return Backend(runner, num_blocks, TORCH_BLOCK_TOKENS, TILE, dtype)
 
-def _quantised(directory: Path, config: ModelConfig) -> Mapping[str, Tensor]:
-    quantised = read_quantised(directory, quantised_specs(config))
-    if quantised is None:
+    def _decoder(self, config: ModelConfig, kernels: Kernels | None) -> Decoder:
+        with self.timeline.phase("weights"):
+            if self.precision.quantization == "int8":
+                quantised = self._quantised(config)
+                return load_int8_decoder(config, quantised, self.precision, self.max_model_len, kernels)
+            tensors = iter_tensors(self.directory)
+            return load_decoder(config, tensors, self.precision, self.max_model_len, kernels)
+
+    def _quantised(self, config: ModelConfig) -> Mapping[str, Tensor]:
+        quantised = read_quantised(self.directory, quantised_specs(config))
+        if quantised is not None:
+            return quantised
         logger.warning("the snapshot holds no int8 weights: making them at each start; `pilotlight prepare` adds them")
-        quantised = dict(quantised_tensors(config, iter_tensors(directory)))
-    return quantised
+        return dict(quantised_tensors(config, iter_tensors(self.directory), self.precision.device))
+
+    def _cache(self, block_size: int) -> tuple[int, KvCache]:
+        with self.timeline.phase("kv_cache"):
+            num_blocks = self._plan(block_size, self.precision.dtype)
+            shape, device, dtype = self.architecture.shape, self.precision.device, self.precision.dtype
+            return num_blocks, KvCache(shape, num_blocks, block_size, device, dtype)
+
+    def _plan(self, block_size: int, dtype: torch.dtype) -> int:
+        return plan_blocks(
+            self.architecture.shape,
+            max_model_len=self.max_model_len,
+            max_batch_size=self.options.max_batch_size,
+            block_size=block_size,
+            free_bytes=free_memory_bytes(self.precision.device),
+            fraction=self.options.kv_cache_fraction,
+            dtype=dtype,
+        )
+
+
+def tile_tokens(block_tokens: int, options: EngineOptions) -> int:
+    """Rows of a prompt tile: whole blocks, no fewer than `TILE`, no more than a chunk."""
+    tile = -(-TILE // block_tokens) * block_tokens
+    if options.prefill_chunk_tokens < tile:
+        raise ConfigurationError(
+            "PREFILL_CHUNK_TOKENS", f"{options.prefill_chunk_tokens} is less than the {tile} tokens of a tile"
+        )
+    return tile

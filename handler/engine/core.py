@@ -15,7 +15,7 @@ import torch
 
 from handler.boot import BootTimeline
 from handler.engine.architecture import open_architecture
-from handler.engine.backend import build_backend
+from handler.engine.backend import BackendBuilder
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelShape
@@ -123,6 +123,10 @@ class EngineCore:
             events += self._collect()
         return events
 
+    def idle(self) -> None:
+        """Use a moment without work."""
+        self._runner.idle()
+
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
         scheduler, pool = self._scheduler, self._pool
@@ -189,16 +193,15 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         chat_template = read_chat_template(snapshot.directory)
         defaults = read_generation_defaults(snapshot.directory)
     sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
-    with torch.inference_mode():
-        backend = build_backend(
-            snapshot.directory,
-            architecture,
-            precision,
-            options,
-            max_model_len=max_model_len,
-            sampler=sampler,
-            timeline=timeline,
-        )
+    backend = BackendBuilder(
+        directory=snapshot.directory,
+        architecture=architecture,
+        precision=precision,
+        options=options,
+        max_model_len=max_model_len,
+        sampler=sampler,
+        timeline=timeline,
+    ).build()
     pool = BlockPool(backend.num_blocks)
     scheduler = Scheduler(
         pool,

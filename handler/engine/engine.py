@@ -215,11 +215,14 @@ class Engine:
         while self._handle_inbox(core):
             self.heartbeat_s = time.monotonic()
             deliveries, self._refused = self._refused, []
-            if core.has_work:
+            had_work = core.has_work
+            if had_work:
                 deliveries += self._step(core)
             self.stats = core.stats()
             if deliveries:
                 post(partial(_deliver, deliveries))
+            if not had_work:
+                core.idle()
 
     def _boot(self) -> EngineCore:
         with self._timeline.process_phase("import_torch"):

@@ -30,6 +30,7 @@ class KvCache:
         shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.num_kv_heads = config.num_kv_heads
         self.keys = [_zeros(shape, device, dtype) for _ in range(config.num_layers)]
         self.values = [_zeros(shape, device, dtype) for _ in range(config.num_layers)]
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from handler.engine.config import ModelConfig
+from handler.engine.cuda.linear import PaddedInt8Linear
+from handler.engine.kernels import HeadNorms, Kernels, RmsNorm, TorchKernels
 from handler.engine.linear import Int8Linear, Linear
-from handler.engine.model import Decoder, Layer, RmsNorm
+from handler.engine.model import Decoder, Layer
 from handler.engine.parameters import Parameter, collect, parameters
 from handler.engine.precision import Precision
 from handler.engine.quantised import digits_of, separate, unpack_rows
@@ -22,9 +24,15 @@ from handler.engine.rope import RotaryEmbedding
 
 
 def load_decoder(
-    config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], precision: Precision, max_positions: int
+    config: ModelConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    precision: Precision,
+    max_positions: int,
+    kernels: Kernels | None = None,
 ) -> Decoder:
-    """Assemble the decoder in floating point from the tensors of a checkpoint.
+    """Assemble the decoder from the tensors of a checkpoint, in any form but int8.
+
+    With torch's own operations for `kernels` unless others are given.
 
     Raises:
         CorruptSnapshotError: a tensor is missing, unknown, given twice or of the wrong shape.
@@ -32,11 +40,15 @@ def load_decoder(
     wanted = list(parameters(config))
     groups = collect(config, wanted, lambda parameter: parameter.stored, tensors)
     built = {parameter.key: _build(parameter, group, precision) for parameter, group in groups}
-    return _decoder(config, built, precision, max_positions)
+    return _decoder(config, built, precision, max_positions, kernels or TorchKernels())
 
 
 def load_int8_decoder(
-    config: ModelConfig, quantised: Mapping[str, Tensor], precision: Precision, max_positions: int
+    config: ModelConfig,
+    quantised: Mapping[str, Tensor],
+    precision: Precision,
+    max_positions: int,
+    kernels: Kernels | None = None,
 ) -> Decoder:
     """Assemble the decoder from all that `quantised_tensors` yields; norms folded there become ones here."""
     built: dict[str, Any] = {}
@@ -50,7 +62,7 @@ def load_int8_decoder(
             built[key] = quantised[key].to(precision.device)
         else:
             built[key] = quantised[key].to(precision.device, precision.dtype)
-    return _decoder(config, built, precision, max_positions)
+    return _decoder(config, built, precision, max_positions, kernels or TorchKernels())
 
 
 def _build(parameter: Parameter, tensors: dict[str, Tensor], precision: Precision) -> Tensor | Linear:
@@ -73,10 +85,13 @@ def _int8_linear(parameter: Parameter, quantised: Mapping[str, Tensor], precisio
         weight, scales = separate(weight), separate(scales)
         bias = None if bias is None else separate(bias)
     moved_bias = None if bias is None else bias.to(precision.device)
-    return Int8Linear(weight.to(precision.device), scales.to(precision.device), moved_bias, digits_of(key))
+    kind = Int8Linear if precision.device.type == "cpu" else PaddedInt8Linear
+    return kind(weight.to(precision.device), scales.to(precision.device), moved_bias, digits_of(key))
 
 
-def _decoder(config: ModelConfig, built: dict[str, Any], precision: Precision, max_positions: int) -> Decoder:
+def _decoder(
+    config: ModelConfig, built: dict[str, Any], precision: Precision, max_positions: int, kernels: Kernels
+) -> Decoder:
     return Decoder(
         config,
         embedding=built["embedding"],
@@ -85,6 +100,7 @@ def _decoder(config: ModelConfig, built: dict[str, Any], precision: Precision, m
         head=built["head"],
         rope=RotaryEmbedding(config.rope, config.head_dim, max_positions, precision.device, precision.dtype),
         dtype=precision.dtype,
+        kernels=kernels,
     )
 
 
@@ -95,8 +111,7 @@ def _layer(config: ModelConfig, built: dict[str, Any], index: int) -> Layer:
     return Layer(
         input_norm=norm("input_norm"),
         qkv=built[f"{index}.qkv"],
-        query_norm=norm("query_norm") if config.qk_norm else None,
-        key_norm=norm("key_norm") if config.qk_norm else None,
+        head_norms=HeadNorms(norm("query_norm"), norm("key_norm")) if config.qk_norm else None,
         output=built[f"{index}.output"],
         post_attention_norm=norm("post_attention_norm"),
         gate_up=built[f"{index}.gate_up"],

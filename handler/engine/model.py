@@ -6,27 +6,27 @@ Follows transformers' modeling_llama, modeling_mistral, modeling_qwen2 and model
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
 import msgspec
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name every torch user knows)
 from torch import Tensor
 
-from handler.engine.attention import PagedAttention, Tile
 from handler.engine.config import ModelConfig
+from handler.engine.kernels import HeadNorms, Kernels, RmsNorm
 from handler.engine.kv_cache import KvCache
 from handler.engine.linear import Linear
 from handler.engine.rope import RotaryEmbedding
 
+PlanT_contra = TypeVar("PlanT_contra", contravariant=True)
 
-class RmsNorm(msgspec.Struct, frozen=True):
-    """Root mean square norm over the last dimension (arXiv:1910.07467)."""
 
-    weight: Tensor
-    eps: float
+class Attention(Protocol[PlanT_contra]):
+    """Attention over the cache, with a plan of the step in a form of its own."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """`x` (..., C) -> (..., C)."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+    def attend(self, layer: int, queries: Tensor, cache: KvCache, plan: PlanT_contra, /) -> Tensor:
+        """`queries` (T, num_heads, head_dim) -> (T, num_heads * head_dim); keys of this step are in the cache."""
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +34,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
     input_norm: RmsNorm
     qkv: Linear
-    query_norm: RmsNorm | None
-    key_norm: RmsNorm | None
+    head_norms: HeadNorms | None
     output: Linear
     post_attention_norm: RmsNorm
     gate_up: Linear
@@ -55,6 +54,7 @@ class Decoder:
         head: Linear,
         rope: RotaryEmbedding,
         dtype: torch.dtype,
+        kernels: Kernels,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -63,42 +63,34 @@ class Decoder:
         self._norm = norm
         self._head = head
         self._rope = rope
-        self._num_rotated = config.num_heads + config.num_kv_heads
+        self._kernels = kernels
 
     def forward(
         self,
         tokens: Tensor,
         positions: Tensor,
         slots: Tensor,
-        tiles: list[Tile],
-        attention: PagedAttention,
+        plan: PlanT_contra,
+        attention: Attention[PlanT_contra],
         cache: KvCache,
     ) -> Tensor:
         """Run all layers, writing this step's keys and values to `slots` of the cache.
 
         `tokens`, `positions`, `slots` (T,) int64 -> hidden states before the final norm (T, hidden_size).
         """
-        x = F.embedding(tokens, self._embedding).to(self.dtype)
+        kernels = self._kernels
+        stream = F.embedding(tokens, self._embedding).to(self.dtype)
         rope_rows = self._rope.rows(positions)
+        update: Tensor | None = None
         for index, layer in enumerate(self._layers):
-            queries, keys, values = self._project(layer, layer.input_norm(x), rope_rows)
-            cache.write(index, keys, values, slots)
-            x = x + layer.output(attention.attend(index, queries, cache, tiles))
-            gate, up = layer.gate_up(layer.post_attention_norm(x)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
-        return x
+            x, stream = kernels.add_norm(stream, update, layer.input_norm)
+            heads = layer.qkv(x).view(len(x), -1, self.config.head_dim)
+            queries = kernels.rotate_and_store(heads, layer.head_norms, rope_rows, cache, index, slots)
+            update = layer.output(attention.attend(index, queries, cache, plan))
+            x, stream = kernels.add_norm(stream, update, layer.post_attention_norm)
+            update = layer.down(kernels.silu_mul(layer.gate_up(x)))
+        return stream if update is None else stream + update
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`hidden` (R, hidden_size) -> float32 logits (R, vocab_size)."""
         return self._head(self._norm(hidden)).float()
-
-    def _project(self, layer: Layer, x: Tensor, rope_rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries (T, num_heads, head_dim), rotated keys and plain values (T, num_kv_heads, head_dim)."""
-        config = self.config
-        heads = layer.qkv(x).view(len(x), -1, config.head_dim)
-        rotated, values = torch.split(heads, [self._num_rotated, config.num_kv_heads], dim=1)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            queries, keys = torch.split(rotated, [config.num_heads, config.num_kv_heads], dim=1)
-            rotated = torch.cat((layer.query_norm(queries), layer.key_norm(keys)), dim=1)
-        rotated = self._rope.rotate(rotated, rope_rows)
-        return rotated[:, : config.num_heads], rotated[:, config.num_heads :], values

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from handler.engine.cuda.linear import Fp8Linear, ScaledProduct, find_scaled_product, has_int8_product
 from handler.engine.linear import FloatLinear, Linear, PackedLinear
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
@@ -20,11 +21,14 @@ class Precision(msgspec.Struct, frozen=True):
 
     device: torch.device
     dtype: torch.dtype
-    quantization: Literal["none", "int8"]
+    quantization: Literal["none", "int8", "fp8"]
+    fp8_product: ScaledProduct | None = None
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """A layer in floating point from its weight (out_features, in_features) and bias (out_features,)."""
+        """A layer from its weight (out_features, in_features) and bias (out_features,), in any form but int8."""
         moved_bias = None if bias is None else bias.to(self.device, self.dtype)
+        if self.fp8_product is not None:
+            return Fp8Linear(weight.to(self.device), moved_bias, self.fp8_product)
         kind = PackedLinear if PackedLinear.is_available(self.device, self.dtype) else FloatLinear
         return kind(weight.to(self.device, self.dtype), moved_bias)
 
@@ -53,15 +57,22 @@ def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> P
         dtype_name = "float32" if device.type == "cpu" else "bfloat16"
     if dtype_name not in _DTYPES:
         raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
-    return Precision(device, _DTYPES[dtype_name], _quantization(options, device, can_quantise=can_quantise))
+    dtype = _DTYPES[dtype_name]
+    quantization = _quantization(options, device, can_quantise=can_quantise)
+    fp8_product = find_scaled_product(device, dtype) if quantization == "fp8" else None
+    if quantization == "fp8" and fp8_product is None:
+        raise ConfigurationError("QUANTIZATION", f"{device} has no product of fp8 matrices; use int8 or none")
+    return Precision(device, dtype, quantization, fp8_product)
 
 
-def _quantization(options: EngineOptions, device: torch.device, *, can_quantise: bool) -> Literal["none", "int8"]:
+def _quantization(
+    options: EngineOptions, device: torch.device, *, can_quantise: bool
+) -> Literal["none", "int8", "fp8"]:
     """On the CPU int8 where the model has it, unless a dtype or a quantization was asked for."""
     if options.quantization == "auto":
         return "int8" if can_quantise and device.type == "cpu" and options.dtype == "auto" else "none"
-    if options.quantization == "int8" and device.type != "cpu":
-        raise ConfigurationError("QUANTIZATION", "int8 runs on the CPU only; use none")
-    if options.quantization == "int8" and options.dtype not in {"auto", "float32"}:
+    if options.quantization == "int8" and device.type == "cpu" and options.dtype not in {"auto", "float32"}:
         raise ConfigurationError("TORCH_DTYPE", f"int8 computes in float32, not in {options.dtype}; leave it out")
+    if options.quantization == "int8" and device.type == "cuda" and not has_int8_product(device):
+        raise ConfigurationError("QUANTIZATION", f"{device} has no product of int8 matrices; use none")
     return options.quantization

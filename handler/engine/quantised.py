@@ -29,14 +29,21 @@ a rotation could even out, and has outliers of its own."""
 _EMBEDDING_ROWS = 4096  # rotated at a time, so that the embedding is never whole in float32
 
 
-def quantised_tensors(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+def quantised_tensors(
+    config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], device: torch.device | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """All tensors of the int8 decoder, each as soon as the stored ones that it is made of have come.
+
+    Computed on `device`, where there is one, and left there.
 
     Raises:
         CorruptSnapshotError: a tensor is missing, unknown, given twice or of the wrong shape.
     """
-    rotation = Rotation(config.hidden_size)
+    device = device or torch.device("cpu")
+    rotation = Rotation(config.hidden_size, device)
     for parameter, group in collect(config, _kept(config), lambda parameter: parameter.stored_with_input_norm, tensors):
+        for name, tensor in group.items():
+            group[name] = tensor.to(device)
         if parameter.kind == "linear":
             yield from _linear(parameter, group, rotation)
         elif parameter.kind == "embedding":
@@ -78,7 +85,7 @@ def digits_of(key: str) -> int:
 def pack_rows(quantised: Tensor) -> Tensor:
     """Int8 (out, in) -> uint8 (out / 16, in / 4, 16, 4), both padded to multiples of 16: what pl_linear describes."""
     rows, columns = (-(-size // LANES) * LANES for size in quantised.shape)
-    padded = torch.zeros(rows, columns, dtype=torch.int8)
+    padded = torch.zeros(rows, columns, dtype=torch.int8, device=quantised.device)
     padded[: quantised.shape[0], : quantised.shape[1]] = quantised
     blocks = padded.view(rows // LANES, LANES, columns // 4, 4).transpose(1, 2)
     return blocks.contiguous().view(torch.uint8) ^ 0x80  # two's complement plus 128

@@ -24,16 +24,16 @@ class RotaryEmbedding:
         cos, sin = angles.cos() * scale, angles.sin() * scale
         self._cos = torch.cat((cos, cos), dim=-1).to(device, dtype)
         self._sin = torch.cat((-sin, sin), dim=-1).to(device, dtype)
-        self._half = head_dim // 2
 
     def rows(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of cos and of signed sin for `positions` (T,): two tensors (T, 1, head_dim)."""
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
 
-    def rotate(self, heads: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
-        """Rotate `heads` (T, num_heads, head_dim); the halves of a head are swapped, the first sine is negated."""
-        cos, sin = rows
-        return torch.addcmul(heads * cos, heads.roll(self._half, dims=-1), sin)
+
+def rotate(heads: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate `heads` (T, num_heads, head_dim); the halves of a head are swapped, the first sine is negated."""
+    cos, sin = rows
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), sin)
 
 
 def inverse_frequencies(config: RopeConfig, head_dim: int) -> tuple[Tensor, float]:

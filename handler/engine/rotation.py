@@ -22,14 +22,14 @@ class Rotation:
     H covers the power of two in `size`, Q the odd rest, so that rotating a matrix costs far less than a product.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
         self.size = size
         power = size & -size
         generator = torch.Generator().manual_seed(_SEED)
         normal = torch.randn(size // power, size // power, generator=generator, dtype=torch.float64)
-        self._odd = torch.linalg.qr(normal)[0].float()
-        self._hadamard = _hadamard(power)
-        self._signs = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
+        self._odd = torch.linalg.qr(normal)[0].float().to(device)
+        self._hadamard = _hadamard(power).to(device)
+        self._signs = (torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1).to(device)
 
     def columns(self, weight: Tensor) -> Tensor:
         """`weight` @ R: (N, size) -> float32 (N, size); for what reads the residual stream."""
@@ -45,7 +45,7 @@ class Rotation:
 
     def matrix(self) -> Tensor:
         """R itself, (size, size)."""
-        return self.columns(torch.eye(self.size))
+        return self.columns(torch.eye(self.size, device=self._signs.device))
 
 
 def _hadamard(size: int) -> Tensor:

@@ -74,6 +74,9 @@ class TorchRunner:
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
         return FinishedStep(self._sampler.sample_chunks(logits, sampling))
 
+    def idle(self) -> None:
+        """Nothing is prepared ahead of time here."""
+
     def _slots(self, block_table: list[int], start: int, end: int) -> list[int]:
         size = self._cache.block_size
         return [block_table[position // size] * size + position % size for position in range(start, end)]

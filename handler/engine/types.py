@@ -221,13 +221,16 @@ class Runner(Protocol):
     def launch(self, batch: Batch) -> PendingStep:
         """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
 
+    def idle(self) -> None:
+        """Called when nothing runs: time for preparations that no request should wait for."""
+
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs of the settings, under the same names."""
 
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Literal["auto", "none", "int8"] = "auto"
+    quantization: Literal["auto", "none", "int8", "fp8"] = "auto"
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256

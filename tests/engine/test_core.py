@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from handler.boot import BootTimeline
+from handler.engine.backend import tile_tokens
 from handler.engine.core import EngineCore, load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, EngineStats, FinishReason, SamplingParams
@@ -204,6 +205,22 @@ def test_events_tell_when_the_sequence_began(load_tiny: LoadTiny) -> None:
     began = [completions[number].events[0].first_scheduled_s for number in (first, second)]
     assert None not in began
     assert began[0] < began[1]  # type: ignore[operator]
+
+
+def test_fp8_is_refused_where_the_device_lacks_it(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("not on this device")
+
+    monkeypatch.setattr(torch, "_scaled_mm", refuse)
+    with pytest.raises(ConfigurationError, match="QUANTIZATION: cpu has no product of fp8 matrices; use int8 or none"):
+        load_tiny(quantization="fp8")
+
+
+def test_a_tile_is_whole_blocks_and_fits_a_chunk() -> None:
+    options = EngineOptions(prefill_chunk_tokens=128)
+    assert tile_tokens(32, options) == 128
+    with pytest.raises(ConfigurationError, match="PREFILL_CHUNK_TOKENS: 128 is less than the 256 tokens of a tile"):
+        tile_tokens(256, options)
 
 
 @pytest.mark.parametrize("options", [{"quantization": "int8"}, {"dtype": "bfloat16"}, {"dtype": "float16"}])

@@ -9,7 +9,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from handler.engine.config import RopeConfig, parse_config
-from handler.engine.rope import RotaryEmbedding, inverse_frequencies
+from handler.engine.rope import RotaryEmbedding, inverse_frequencies, rotate
 
 HEAD_DIM = 64
 LLAMA31 = {
@@ -98,6 +98,6 @@ def test_heads_are_rotated_as_in_transformers(name: str) -> None:
     )
     rope = RotaryEmbedding(ours, HEAD_DIM, 131072, torch.device("cpu"), torch.float32)
     rows = rope.rows(positions)
-    torch.testing.assert_close(rope.rotate(queries, rows), expected_queries[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(rope.rotate(keys, rows), expected_keys[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(rope.rotate(queries, rows)[0], queries[0] * rows[0][0, 0, 0])
+    torch.testing.assert_close(rotate(queries, rows), expected_queries[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rotate(keys, rows), expected_keys[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rotate(queries, rows)[0], queries[0] * rows[0][0, 0, 0])

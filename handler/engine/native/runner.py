@@ -38,3 +38,6 @@ class NativeRunner:
         sampling = [chunk for chunk in batch if chunk.samples]
         logits = self._decoder.forward(tokens, spans, logit_rows)
         return FinishedStep(self._sampler.sample_chunks(logits, sampling) if sampling else [])
+
+    def idle(self) -> None:
+        """Nothing is prepared ahead of time here."""

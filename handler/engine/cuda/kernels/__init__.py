@@ -1,0 +1,1 @@
+"""Triton kernels, one job each, beside the functions that launch them. Importing any of them imports Triton."""
