@@ -18,6 +18,7 @@ from handler.engine.attention import TILE, PagedAttention
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelConfig, read_config
+from handler.engine.drafting import Drafter
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.kv_cache import KvCache, free_memory_bytes, plan_blocks
 from handler.engine.loaded import LoadedModel
@@ -131,6 +132,7 @@ class EngineCore:
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
         scheduler, pool = self._scheduler, self._pool
+        drafter = scheduler.drafter
         return EngineStats(
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
@@ -139,8 +141,8 @@ class EngineCore:
             prefix_query_tokens=scheduler.prefix_query_tokens,
             prefix_hit_tokens=scheduler.prefix_hit_tokens,
             num_preemptions=scheduler.num_preemptions,
-            spec_drafted_tokens=scheduler.spec_drafted_tokens,
-            spec_accepted_tokens=scheduler.spec_accepted_tokens,
+            spec_drafted_tokens=0 if drafter is None else drafter.num_drafted_tokens,
+            spec_accepted_tokens=0 if drafter is None else drafter.num_accepted_tokens,
         )
 
     def _launch(self, batch: Batch) -> None:
@@ -209,13 +211,16 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     attention = PagedAttention(config.sliding_windows, BLOCK_TOKENS, precision.device, precision.dtype)
     sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
     pool = BlockPool(num_blocks)
+    drafter = None
+    if options.speculation_tokens:
+        drafter = Drafter(pool, block_size=BLOCK_TOKENS, draft_tokens=options.speculation_tokens)
     scheduler = Scheduler(
         pool,
         block_size=BLOCK_TOKENS,
         tile=TILE,
         max_batch_size=options.max_batch_size,
         prefill_chunk_tokens=options.prefill_chunk_tokens,
-        draft_tokens=options.speculation_tokens,
+        drafter=drafter,
     )
     core = EngineCore(
         runner=TorchRunner(decoder, cache, attention, sampler, precision.device),
