@@ -364,6 +364,27 @@ def test_drafts_take_what_prompts_leave_of_the_budget() -> None:
     assert drafts(decode(scheduler, 4)) == [0, 0, 0]
 
 
+def test_drafts_that_are_wrong_become_short_and_rare() -> None:
+    _, scheduler = make(draft_tokens=6)
+    scheduler.add(drafting(1, 6))
+    lengths = [length for _ in range(8) for length in drafts(decode(scheduler, 0))]
+    assert lengths == [0, 4, 1, 0, 0, 0, 0, 1]
+
+
+def test_a_token_in_flight_is_waited_for_where_a_draft_may_follow_it() -> None:
+    _, scheduler = make(draft_tokens=4)
+    repeating, new = drafting(1, 6), sequence(2, 6, max_tokens=9)
+    for one in (repeating, new):
+        scheduler.add(one)
+        [chunk] = scheduler.schedule()
+        assert scheduler.needs_results, "nobody has looked yet"
+        one.tokens.append(one.tokens[-2] if one is repeating else 5)
+        scheduler.advance(chunk, 1)
+        [chunk] = scheduler.schedule()
+        assert bool(chunk.draft) is scheduler.needs_results is (one is repeating)
+        scheduler.remove(one)
+
+
 def test_drafts_share_the_budget_the_oldest_first() -> None:
     _, scheduler = make(chunk_tokens=10, max_batch_size=3, draft_tokens=4)
     for number in (1, 2, 3):
