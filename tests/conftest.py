@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from handler.boot import BootTimeline
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
+from handler.engine.loading import load_core
 from handler.engine.snapshot import MANIFEST_FILE, Manifest, Snapshot, open_snapshot
 from handler.engine.types import EngineOptions
 from handler.prepare.int8 import write_int8

@@ -24,7 +24,8 @@ from handler.__main__ import read_environment
 from handler.boot import BootTimeline
 from handler.cli.serve import engine_options
 from handler.engine.config import ModelConfig, read_config
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
+from handler.engine.loading import load_core
 from handler.engine.snapshot import open_snapshot
 from handler.settings import Settings
 

@@ -103,7 +103,7 @@ def _snapshot(settings: Settings) -> str:
 
 def _model(settings: Settings) -> str:
     """Load it for real on each device in turn, and compute two tokens."""
-    from handler.engine.core import load_core  # noqa: PLC0415  (torch is not needed for the other findings)
+    from handler.engine.loading import load_core  # noqa: PLC0415  (torch is not needed for the other findings)
 
     snapshot = find_snapshot(settings.model_name, settings.pilotlight_home)
     infos = [load_core(snapshot, options, BootTimeline()).model.info for options in _options_by_device(settings)]

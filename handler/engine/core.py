@@ -11,34 +11,21 @@ from collections import deque
 from collections.abc import Collection
 
 import msgspec
-import torch
 
-from handler.boot import BootTimeline
-from handler.engine.architecture import open_architecture
-from handler.engine.backend import BackendBuilder
 from handler.engine.blocks import BlockPool
-from handler.engine.chat_template import read_chat_template
-from handler.engine.config import ModelShape
-from handler.engine.generation_config import read_generation_defaults
 from handler.engine.loaded import LoadedModel
 from handler.engine.output import SequenceOutput
-from handler.engine.precision import resolve_precision
-from handler.engine.sampler import Sampler
 from handler.engine.scheduler import Scheduler
-from handler.engine.snapshot import Snapshot
-from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import (
     Batch,
-    EngineOptions,
     EngineStats,
-    ModelInfo,
     PendingStep,
     Runner,
     SamplingParams,
     Sequence,
     TokenEvent,
 )
-from handler.errors import ConfigurationError, EngineError
+from handler.errors import EngineError
 
 
 class LaunchedStep(msgspec.Struct, frozen=True):
@@ -130,6 +117,7 @@ class EngineCore:
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
         scheduler, pool = self._scheduler, self._pool
+        drafter = scheduler.drafter
         return EngineStats(
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
@@ -138,8 +126,8 @@ class EngineCore:
             prefix_query_tokens=scheduler.prefix_query_tokens,
             prefix_hit_tokens=scheduler.prefix_hit_tokens,
             num_preemptions=scheduler.num_preemptions,
-            spec_drafted_tokens=scheduler.spec_drafted_tokens,
-            spec_accepted_tokens=scheduler.spec_accepted_tokens,
+            spec_drafted_tokens=0 if drafter is None else drafter.num_drafted_tokens,
+            spec_accepted_tokens=0 if drafter is None else drafter.num_accepted_tokens,
         )
 
     def _launch(self, batch: Batch) -> None:
@@ -175,79 +163,3 @@ class EngineCore:
         for token in (min(tokens, default=0), max(tokens, default=0)):
             if not 0 <= token < vocab_size:
                 raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")
-
-
-def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline) -> EngineCore:
-    """Load the model and allocate everything for serving it.
-
-    Raises:
-        ConfigurationError: a setting asks for what this machine or this model does not have.
-        SnapshotError: the snapshot is damaged or not supported.
-    """
-    architecture = open_architecture(snapshot.directory, timeline)
-    config = architecture.shape
-    precision = resolve_precision(options, can_quantise=architecture.can_quantise)
-    max_model_len = _max_model_len(config, options)
-    with timeline.phase("tokenizer"):
-        tokenizer = Tokenizer(snapshot.directory)
-        chat_template = read_chat_template(snapshot.directory)
-        defaults = read_generation_defaults(snapshot.directory)
-    sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
-    backend = BackendBuilder(
-        directory=snapshot.directory,
-        architecture=architecture,
-        precision=precision,
-        options=options,
-        max_model_len=max_model_len,
-        sampler=sampler,
-        timeline=timeline,
-    ).build()
-    pool = BlockPool(backend.num_blocks)
-    scheduler = Scheduler(
-        pool,
-        block_size=backend.block_size,
-        tile=backend.tile,
-        max_batch_size=options.max_batch_size,
-        prefill_chunk_tokens=options.prefill_chunk_tokens,
-        draft_tokens=options.speculation_tokens,
-    )
-    core = EngineCore(
-        runner=backend.runner,
-        scheduler=scheduler,
-        pool=pool,
-        model=LoadedModel(
-            info=ModelInfo(
-                name=snapshot.name,
-                architecture=config.architecture,
-                device=str(precision.device),
-                dtype=_name(precision.dtype),
-                quantization=precision.quantization,
-                vocab_size=config.vocab_size,
-                max_model_len=max_model_len,
-                kv_cache_tokens=(backend.num_blocks - 1) * backend.block_size,
-                kv_cache_dtype=_name(backend.kv_cache_dtype),
-            ),
-            tokenizer=tokenizer,
-            chat_template=chat_template,
-            defaults=defaults,
-        ),
-    )
-    with timeline.phase("warm_up"):
-        core.add(-1, [0, 0], SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True))
-        while core.has_work:
-            core.step()
-        scheduler.prefix_query_tokens = 0  # nobody's query
-    return core
-
-
-def _max_model_len(config: ModelShape, options: EngineOptions) -> int:
-    wanted = options.max_model_len
-    if wanted is None:
-        return config.context_tokens
-    if wanted > config.context_tokens:
-        raise ConfigurationError("MAX_MODEL_LEN", f"{wanted} is beyond the model's {config.context_tokens} tokens")
-    return wanted
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -226,8 +226,8 @@ class Engine:
 
     def _boot(self) -> EngineCore:
         with self._timeline.process_phase("import_torch"):
-            from handler.engine.core import load_core  # noqa: PLC0415  (torch takes longer than binding the port)
             from handler.engine.devices import enter_device  # noqa: PLC0415
+            from handler.engine.loading import load_core  # noqa: PLC0415  (torch takes longer than binding the port)
         enter_device(self._options.device, self._num_threads)
         core = load_core(self._snapshot, self._options, self._timeline)
         self._model = core.model

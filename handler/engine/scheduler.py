@@ -6,9 +6,6 @@ computed again later, so the oldest always finishes.
 
 A step may be planned while the one before it is still in flight. A sequence whose next token is in flight goes on with
 that unknown token if nothing but the device needs to know it, and else is left out until it is known.
-
-While few sequences run, each may get a draft: tokens guessed to follow its last one, computed in the same step. Drafts
-take what the step leaves over, rows and blocks alike, and nobody waits or is preempted for one.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 
 from handler.engine.blocks import BlockPool, hash_block
-from handler.engine.lookup import PromptLookup
+from handler.engine.drafting import Drafter
 from handler.engine.types import Batch, Chunk, Sequence
 
 
@@ -24,8 +21,7 @@ class Scheduler:
     """Waiting and running sequences. Running ones are kept in order of arrival.
 
     Chunk borders and prefix hits lie on multiples of `tile` tokens, so that a prompt is computed in the same tiles
-    whatever runs beside it and however much of it was cached. With `draft_tokens` a sequence may get drafts of that
-    many tokens, while `max_drafting_sequences` run at most: in a larger batch every row costs as much as it may gain.
+    whatever runs beside it and however much of it was cached.
     """
 
     def __init__(
@@ -36,8 +32,7 @@ class Scheduler:
         tile: int,
         max_batch_size: int,
         prefill_chunk_tokens: int,
-        draft_tokens: int = 0,
-        max_drafting_sequences: int = 4,
+        drafter: Drafter | None = None,
     ) -> None:
         assert tile % block_size == 0
         assert prefill_chunk_tokens >= tile, "a chunk holds a tile at least"
@@ -46,15 +41,12 @@ class Scheduler:
         self._tile = tile
         self._max_batch_size = max_batch_size
         self._chunk_tokens = prefill_chunk_tokens
-        self._draft_tokens = draft_tokens
-        self._max_drafting_sequences = max_drafting_sequences
+        self.drafter = drafter
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = 0
-        self.spec_drafted_tokens = 0
-        self.spec_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -63,8 +55,8 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        if self._draft_tokens:
-            sequence.lookup = PromptLookup()
+        if self.drafter is not None:
+            self.drafter.follow(sequence)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -109,14 +101,12 @@ class Scheduler:
         sequence.num_chunks_in_flight -= 1
         if num_sampled:
             sequence.num_pending_tokens -= 1 + len(chunk.draft)
-        if chunk.draft:
-            self._learn(chunk, num_sampled)
         if not sequence.block_table:
             return  # preempted meanwhile: what the chunk computed is lost
         end = chunk.start + chunk.length
-        if chunk.draft:
-            end = sequence.num_computed_tokens = chunk.start + num_sampled
-            self._trim(sequence)
+        if chunk.draft and self.drafter is not None:
+            self.drafter.finish(chunk, num_sampled)
+            end = sequence.num_computed_tokens
         self._extend_hashes(sequence, end // self._block_size)
         for index in range(chunk.start // self._block_size, end // self._block_size):
             self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
@@ -139,8 +129,8 @@ class Scheduler:
             length, budget = self._chunk_length(sequence, budget)
             if length:
                 batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
-        if self._draft_tokens and len(self.running) <= self._max_drafting_sequences:
-            self._add_drafts(batch, budget)
+        if self.drafter is not None:
+            self.drafter.add_drafts(batch, budget, len(self.running))
         return batch
 
     def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
@@ -157,50 +147,7 @@ class Scheduler:
         return remaining, budget - remaining
 
     def _is_worth_waiting(self, sequence: Sequence) -> bool:
-        """Whether a sequence that could run ahead may well get a draft if it does not."""
-        return (
-            sequence.lookup is not None
-            and len(self.running) <= self._max_drafting_sequences
-            and sequence.lookup.is_worth_waiting(len(sequence))
-        )
-
-    def _add_drafts(self, batch: Batch, budget: int) -> None:
-        """Give drafts of `budget` tokens together to the chunks that may have one."""
-        for index, chunk in enumerate(batch):
-            sequence = chunk.sequence
-            if sequence.lookup is None or chunk.length > 1 or chunk.is_ahead or not chunk.samples:
-                continue
-            left = sequence.params.max_tokens - sequence.num_output_tokens - 1  # one comes without a draft
-            draft = sequence.lookup.propose(sequence.tokens, min(self._draft_tokens, budget, left))
-            draft = draft[: self._reserve_draft(sequence, len(draft))]
-            if draft:
-                batch[index] = Chunk(sequence, chunk.start, chunk.length, draft)
-                budget -= len(draft)
-
-    def _reserve_draft(self, sequence: Sequence, length: int) -> int:
-        """Make room for `length` tokens behind the last one, as far as blocks can be had for nothing; the room made."""
-        first = len(sequence)
-        needed = -(-(first + length) // self._block_size)
-        while len(sequence.block_table) < needed:
-            block = self._pool.allocate()
-            if block is None:
-                break
-            sequence.block_table.append(block)
-        return min(length, len(sequence.block_table) * self._block_size - first)
-
-    def _learn(self, chunk: Chunk, num_sampled: int) -> None:
-        """Count a draft. The first token sampled would have come without it."""
-        sequence = chunk.sequence
-        assert sequence.lookup is not None
-        sequence.lookup.learn(num_sampled - 1, len(sequence))
-        self.spec_drafted_tokens += len(chunk.draft)
-        self.spec_accepted_tokens += num_sampled - 1
-
-    def _trim(self, sequence: Sequence) -> None:
-        """Give back the blocks that only rejected tokens of a draft needed, so that it takes nothing from anybody."""
-        needed = -(-sequence.num_computed_tokens // self._block_size)
-        self._pool.release(sequence.block_table[needed:])
-        del sequence.block_table[needed:]
+        return self.drafter is not None and self.drafter.is_worth_waiting(sequence, len(self.running))
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence its cached prefix and blocks for all its tokens, or leave it as it was."""

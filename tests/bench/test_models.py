@@ -11,7 +11,7 @@ from bench.engine.memory import linear_weights
 from bench.models import SHAPES, random_model, random_tensors, tensor_specs
 from handler.boot import BootTimeline
 from handler.engine.config import parse_config
-from handler.engine.core import load_core
+from handler.engine.loading import load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions
 from tests.engine.running import complete, generate, greedy

@@ -107,7 +107,7 @@ def test_a_library_that_fails_in_its_own_way_is_a_finding(
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr("handler.engine.core.load_core", fail)
+    monkeypatch.setattr("handler.engine.loading.load_core", fail)
     assert check(capsysbinary, 1)["model"]["detail"] == "RuntimeError: CUDA error: out of memory"
 
 

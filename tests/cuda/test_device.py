@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from handler.boot import BootTimeline
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
 from handler.engine.cuda.kernel_set import choose_kernels
 from handler.engine.cuda.runner import CudaRunner
+from handler.engine.loading import load_core
 from handler.engine.snapshot import Manifest, Snapshot
 from handler.engine.types import EngineOptions, SamplingParams, TokenLogprob
 from tests.engine.cuda.running import generate_ahead, sequences_with_blocks

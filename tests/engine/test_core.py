@@ -12,7 +12,8 @@ import torch
 
 from handler.boot import BootTimeline
 from handler.engine.backend import tile_tokens
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
+from handler.engine.loading import load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, EngineStats, FinishReason, SamplingParams
 from handler.errors import ConfigurationError, EngineError, SnapshotError

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from handler.engine.blocks import BlockPool
 from handler.engine.core import EngineCore
+from handler.engine.drafting import Drafter
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.loaded import LoadedModel
 from handler.engine.scheduler import Scheduler
@@ -71,14 +72,16 @@ class Serving(RuleBasedStateMachine):
         self, num_blocks: int, max_batch_size: int, chunk: int, draft_tokens: int, max_drafting: int, runs_ahead: bool
     ) -> None:
         self.pool = BlockPool(1 + num_blocks)
+        drafter = None
+        if draft_tokens:
+            drafter = Drafter(self.pool, block_size=BLOCK, draft_tokens=draft_tokens, max_sequences=max_drafting)
         self.scheduler = Scheduler(
             self.pool,
             block_size=BLOCK,
             tile=TILE,
             max_batch_size=max_batch_size,
             prefill_chunk_tokens=chunk,
-            draft_tokens=draft_tokens,
-            max_drafting_sequences=max_drafting,
+            drafter=drafter,
         )
         self.device = HashDevice(BLOCK, runs_ahead=runs_ahead)
         self.core = EngineCore(runner=self.device, scheduler=self.scheduler, pool=self.pool, model=model())

@@ -51,6 +51,12 @@ def test_counts_that_grow_give_the_same_bits_as_counting_anew(
     sequence, other = Sequence(1, prompt, params), Sequence(2, prompt[:1], params)
     row = torch.randn(VOCAB, generator=torch.Generator().manual_seed(len(prompt))) * 3
     for new in [[], *grown]:
+        for num_accepted in range(len(new)):  # tokens of a draft, before they join the sequence
+            adjusted = row.clone()
+            penalties.apply(adjusted, sequence, new[:num_accepted])
+            ahead = Sequence(3, prompt, params)
+            ahead.tokens = sequence.tokens + new[:num_accepted]
+            assert torch.equal(adjusted, anew(row, ahead))
         sequence.tokens += new
         other.tokens += new[:1]
         for one in (sequence, other):

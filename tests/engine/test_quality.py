@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from handler.boot import BootTimeline
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
+from handler.engine.loading import load_core
 from handler.engine.native.decoder import NativeDecoder
 from handler.engine.native.library import load_library
 from handler.engine.native.runner import NativeRunner

@@ -141,6 +141,25 @@ def test_a_prefix_is_published_when_its_tokens_are_known(load_tiny: LoadTiny) ->
         assert completion.tokens == expected.tokens
 
 
+def test_what_is_in_flight_for_a_cancelled_sequence_reaches_nobody(load_tiny: LoadTiny) -> None:
+    core = load_tiny(max_model_len=256)
+    expected = complete(core, [[5, 6]], greedy(9))[0].tokens
+    runner = defer(core)
+    core.add(77, [1, 2], greedy(20))
+    core.step()
+    core.cancel(77)
+    assert core.has_work, "the step in flight is to be read"
+    core.add(77, [5, 6], greedy(9))
+    assert run(core)[77].tokens == expected
+    core.add(78, [1, 2], greedy(20))
+    core.step()
+    core.cancel(78)
+    assert core.has_work
+    assert core.step() == []
+    assert not core.has_work
+    assert not runner.in_flight
+
+
 def test_a_step_that_fails_takes_the_one_behind_it_along(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     core = load_tiny(max_model_len=256)
     expected = complete(core, [[5, 6]], greedy(9))[0].tokens

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from handler.engine.blocks import BlockPool
+from handler.engine.drafting import Drafter
 from handler.engine.scheduler import Scheduler
 from handler.engine.types import Batch, SamplingParams, Sequence
 
@@ -16,11 +17,16 @@ MAX_LEN = 64
 
 
 def make(
-    num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16, **drafts: int
+    num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16, draft_tokens: int = 0
 ) -> tuple[BlockPool, Scheduler]:
     pool = BlockPool(num_blocks)
     scheduler = Scheduler(
-        pool, block_size=BLOCK, tile=TILE, max_batch_size=max_batch_size, prefill_chunk_tokens=chunk_tokens, **drafts
+        pool,
+        block_size=BLOCK,
+        tile=TILE,
+        max_batch_size=max_batch_size,
+        prefill_chunk_tokens=chunk_tokens,
+        drafter=Drafter(pool, block_size=BLOCK, draft_tokens=draft_tokens, max_sequences=3) if draft_tokens else None,
     )
     return pool, scheduler
 
@@ -310,7 +316,8 @@ def test_a_draft_comes_with_the_last_token_and_what_is_right_of_it_counts() -> N
     [chunk] = decode(scheduler, 2)
     assert (chunk.start, chunk.length, chunk.draft) == (6, 1, (101, 100, 101))
     assert (len(one), one.num_computed_tokens) == (10, 9)
-    assert (scheduler.spec_drafted_tokens, scheduler.spec_accepted_tokens) == (3, 2)
+    assert scheduler.drafter is not None
+    assert (scheduler.drafter.num_drafted_tokens, scheduler.drafter.num_accepted_tokens) == (3, 2)
     assert len(one.block_table) == 3
     pool.check()
 
@@ -357,16 +364,45 @@ def test_drafts_take_what_prompts_leave_of_the_budget() -> None:
     assert drafts(decode(scheduler, 4)) == [0, 0, 0]
 
 
-def test_a_large_batch_gets_no_drafts() -> None:
-    _, scheduler = make(draft_tokens=2, max_drafting_sequences=2)
-    for number in (1, 2):
-        scheduler.add(drafting(number, 6))
+def test_drafts_that_are_wrong_become_short_and_rare() -> None:
+    _, scheduler = make(draft_tokens=6)
+    scheduler.add(drafting(1, 6))
+    lengths = [length for _ in range(8) for length in drafts(decode(scheduler, 0))]
+    assert lengths == [0, 4, 1, 0, 0, 0, 0, 1]
+
+
+def test_a_token_in_flight_is_waited_for_where_a_draft_may_follow_it() -> None:
+    _, scheduler = make(draft_tokens=4)
+    repeating, new = drafting(1, 6), sequence(2, 6, max_tokens=9)
+    for one in (repeating, new):
+        scheduler.add(one)
+        [chunk] = scheduler.schedule()
+        assert scheduler.needs_results, "nobody has looked yet"
+        one.tokens.append(one.tokens[-2] if one is repeating else 5)
+        scheduler.advance(chunk, 1)
+        [chunk] = scheduler.schedule()
+        assert bool(chunk.draft) is scheduler.needs_results is (one is repeating)
+        scheduler.remove(one)
+
+
+def test_drafts_share_the_budget_the_oldest_first() -> None:
+    _, scheduler = make(chunk_tokens=10, max_batch_size=3, draft_tokens=4)
+    for number in (1, 2, 3):
+        scheduler.add(drafting(number, 3))
     decode(scheduler, 0)
-    assert drafts(decode(scheduler, 2)) == [2, 2]
-    scheduler.add(drafting(3, 6))
-    assert drafts(decode(scheduler, 2)) == [0, 0, 0]
+    assert drafts(decode(scheduler, 4)) == [4, 4, 2]
+
+
+def test_a_large_batch_gets_no_drafts() -> None:
+    _, scheduler = make(draft_tokens=2)
+    for number in (1, 2, 3):
+        scheduler.add(drafting(number, 4))
+    decode(scheduler, 0)
+    assert drafts(decode(scheduler, 2)) == [2, 2, 2]
+    scheduler.add(drafting(4, 4))
+    assert drafts(decode(scheduler, 2)) == [0, 0, 0, 0]
     scheduler.remove(scheduler.running[0])
-    assert drafts(decode(scheduler, 2)) == [2, 2]
+    assert drafts(decode(scheduler, 2)) == [2, 2, 2]
 
 
 def test_a_sequence_with_a_token_in_flight_goes_on_or_is_left_out() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from handler.boot import BootTimeline
-from handler.engine.core import EngineCore, load_core
+from handler.engine.core import EngineCore
+from handler.engine.loading import load_core
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, SamplingParams
 from tests.conftest import LoadTiny
