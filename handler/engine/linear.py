@@ -79,6 +79,7 @@ class Int8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Quantise, multiply integers, scale back."""
+        dtype = x.dtype
         quantised, scales = quantise_rows(x)
         product = self._multiply(quantised) * scales
         for _ in range(1, self._digits):
@@ -88,7 +89,7 @@ class Int8Linear:
         product *= self._scales
         if self._bias is not None:
             product += self._bias
-        return product.to(x.dtype)
+        return product.to(dtype)
 
     def _multiply(self, quantised: Tensor) -> Tensor:
         """Int8 (T, in_features) -> int32 (T, out_features)."""

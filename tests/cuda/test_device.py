@@ -131,9 +131,11 @@ def test_scarce_blocks_change_no_token(load: Load) -> None:
     assert [completion.tokens for completion in found] == [completion.tokens for completion in expected]
 
 
-@pytest.mark.parametrize("options", [{"quantization": "int8"}, {"quantization": "fp8"}, {}])
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 0.1), ({"quantization": "int8"}, 0.1), ({"quantization": "fp8"}, 0.4)]
+)
 @pytest.mark.parametrize("variant", ["llama-biases", "qwen3-tied-biases"])
-def test_fewer_bits_say_nearly_the_same(options: dict[str, str], variant: str, load: Load) -> None:
+def test_fewer_bits_say_nearly_the_same(options: dict[str, str], most: float, variant: str, load: Load) -> None:
     texts = [list(range(number, number + 30)) for number in range(8)]
     exact = complete(load(variant, device="cpu"), texts, greedy(1, logprobs=20))
     rounded = complete(load(variant, dtype="bfloat16", **options), texts, greedy(1, logprobs=20))
@@ -142,7 +144,7 @@ def test_fewer_bits_say_nearly_the_same(options: dict[str, str], variant: str, l
         wanted, found = dict(theirs.logprobs[0].top), dict(ours.logprobs[0].top)
         differences += [abs(found[token] - wanted[token]) for token in found.keys() & wanted.keys()]
     assert len(differences) >= 8 * 12
-    assert sum(differences) / len(differences) < 0.2
+    assert sum(differences) / len(differences) < most
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

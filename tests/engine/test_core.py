@@ -224,7 +224,15 @@ def test_a_tile_is_whole_blocks_and_fits_a_chunk() -> None:
         tile_tokens(256, options)
 
 
-@pytest.mark.parametrize("options", [{"quantization": "int8"}, {"dtype": "bfloat16"}, {"dtype": "float16"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quantization": "int8"},
+        {"quantization": "int8", "dtype": "bfloat16"},
+        {"dtype": "bfloat16"},
+        {"dtype": "float16"},
+    ],
+)
 @pytest.mark.parametrize("variant", ["llama-biases", "qwen3-tied-biases"])
 def test_fewer_bits_say_nearly_the_same(options: dict[str, Any], variant: str, load_tiny: LoadTiny) -> None:
     prompts = [list(range(number, number + 30)) for number in range(8)]

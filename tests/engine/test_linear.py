@@ -64,6 +64,15 @@ def test_the_error_is_within_its_bound(rows: int, inputs: int, outputs: int, bia
     assert error.mean() < exact.abs().mean() * 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("digits", [1, 2])
+def test_the_result_is_in_the_dtype_of_the_activations(digits: int, dtype: torch.dtype) -> None:
+    weight, x = random(7, 33), random(3, 33, seed=1).to(dtype)
+    result = Int8Linear(weight, None, digits)(x)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), x.float() @ weight.T, rtol=0.1, atol=0.3)
+
+
 needs_packing = pytest.mark.skipif(
     not PackedLinear.is_available(torch.device("cpu"), torch.float32), reason="this build of torch has no oneDNN"
 )

@@ -32,13 +32,13 @@ class PaddedInt8Linear(Int8Linear):
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None, digits: int = 1) -> None:
         super().__init__(weight, scales, bias, digits)
         inputs, self._num_outputs = self._weight.shape
-        filled = F.pad(self._weight.t(), (0, -inputs % _INT8_MULTIPLE, 0, -self._num_outputs % _INT8_MULTIPLE))
+        filled = _filled(self._weight.t(), -self._num_outputs % _INT8_MULTIPLE, -inputs % _INT8_MULTIPLE)
         self._weight = filled.t()
 
     def _multiply(self, quantised: Tensor) -> Tensor:
         rows, inputs = quantised.shape
         more_rows = max(_INT8_MIN_ROWS, rows + -rows % _INT8_MULTIPLE) - rows
-        filled = F.pad(quantised, (0, self._weight.shape[0] - inputs, 0, more_rows))
+        filled = _filled(quantised, more_rows, self._weight.shape[0] - inputs)
         return super()._multiply(filled)[:rows, : self._num_outputs]
 
 
@@ -47,7 +47,7 @@ class Fp8Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, product: ScaledProduct) -> None:
         outputs, inputs = weight.shape
-        filled = F.pad(weight.float(), (0, -inputs % _FP8_MULTIPLE, 0, -outputs % _FP8_MULTIPLE))
+        filled = _filled(weight.float(), -outputs % _FP8_MULTIPLE, -inputs % _FP8_MULTIPLE)
         quantised, scales = quantise_rows_fp8(filled)
         self._weight = quantised.t()
         self._scales = scales.t().contiguous()
@@ -57,9 +57,14 @@ class Fp8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Quantise and multiply."""
-        quantised, scales = quantise_rows_fp8(F.pad(x, (0, self._weight.shape[0] - x.shape[1])))
+        quantised, scales = quantise_rows_fp8(_filled(x, 0, self._weight.shape[0] - x.shape[1]))
         out = self._product(quantised, self._weight, scales, self._scales)[:, : self._num_outputs].to(x.dtype)
         return out if self._bias is None else out + self._bias
+
+
+def _filled(matrix: Tensor, more_rows: int, more_columns: int) -> Tensor:
+    """`matrix` with zeros below and beside it; itself, not a copy, if none are wanted."""
+    return F.pad(matrix, (0, more_columns, 0, more_rows)) if more_rows or more_columns else matrix
 
 
 def quantise_rows_fp8(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,6 +80,25 @@ def test_scarce_blocks_change_no_token(load_tiny: LoadTiny) -> None:
     core._pool.release([block for block in held if block is not None])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_comes_together_gets_the_same_tokens(seed: int, load_tiny: LoadTiny) -> None:
+    numbers = random.Random(seed)
+    texts = [text * 3 for text in prompts(*(numbers.randrange(1, 60) for _ in range(12)), seed=seed)]
+    params = [numbers.choice(mixed_params(numbers.randrange(2, 40))) for _ in texts]
+
+    def tokens(*, on_device: bool) -> list[list[int]]:
+        core = load_tiny(max_batch_size=4, max_model_len=512)
+        if on_device:
+            with_cuda_runner(core, max_batch_size=4)
+            for _ in range(core._pool.num_available - 20):
+                core._pool.allocate()
+        ids = [submit(core, text, own) for text, own in zip(texts, params, strict=True)]
+        completions = run(core)
+        return [completions[number].tokens for number in ids]
+
+    assert tokens(on_device=True) == tokens(on_device=False)
+
+
 def test_running_ahead_says_what_waiting_says(load_tiny: LoadTiny) -> None:
     texts = prompts(33, 1, 64, 7, 12)
     params = [own for own in mixed_params(30) if not own.needs_history][:5]
