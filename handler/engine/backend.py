@@ -96,6 +96,8 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
                 max_rows=self.options.prefill_chunk_tokens + self.options.max_batch_size,
                 threads=torch.get_num_threads(),
             )
+        # All that is left to torch is choosing tokens: waking its threads would take longer, and they spin afterwards.
+        torch.set_num_threads(1)
         runner = NativeRunner(decoder, self.sampler)
         # Its numbers do not depend on how a prompt is cut: prefixes are shared by the block.
         return Backend(runner, num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS, torch.float16)

@@ -1,7 +1,4 @@
-"""One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread.
-
-Importing this module imports torch; nothing that must be quick at start-up may import it.
-"""
+"""One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread."""
 
 from __future__ import annotations
 

@@ -29,13 +29,10 @@ def next_token_logprobs(core: EngineCore, tokens: list[int]) -> Tensor:
     block_size = 32
     table = list(range(1, 1 + -(-len(tokens) // block_size)))
     if isinstance(runner, NativeRunner):
-        logits = [
-            runner._decoder.forward(
-                tokens[start : start + 256], [(len(tokens[start : start + 256]), start, table)], rows
-            )
-            for start in range(0, len(tokens), 256)
-            if (rows := list(range(len(tokens[start : start + 256]))))
-        ]
+        logits = []
+        for start in range(0, len(tokens), 256):
+            chunk = tokens[start : start + 256]
+            logits.append(runner._decoder.forward(chunk, [(len(chunk), start, table)], list(range(len(chunk)))).clone())
         return torch.cat(logits).log_softmax(dim=-1)
     assert isinstance(runner, TorchRunner)
     cache, attention, decoder = runner._cache, runner._attention, runner._decoder

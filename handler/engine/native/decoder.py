@@ -52,6 +52,7 @@ class NativeDecoder:
         self._keep: list[object] = []  # what the kernels have addresses of
         self._quantised = quantised
         self._vocab_size = config.vocab_size
+        self._logits = torch.empty(0, config.vocab_size)
         self._max_rows = max_rows
         layers = (native.Layer * config.num_layers)()
         for index, layer in enumerate(layers):
@@ -93,6 +94,8 @@ class NativeDecoder:
     def forward(self, tokens: list[int], spans: list[Span], logit_rows: list[int]) -> Tensor:
         """Compute all rows, writing their keys and values, and return logits float32 (len(logit_rows), vocab_size).
 
+        The logits are good until the next call: fresh memory for them would cost more than the likeliest token.
+
         Args:
             tokens: of all rows, span by span.
             spans: which rows belong together.
@@ -109,7 +112,9 @@ class NativeDecoder:
             c_span.block_table = table.buffer_info()[0]
             first_row += num_rows
         c_tokens, c_logit_rows = array("i", tokens), array("i", logit_rows)
-        logits = torch.empty(len(logit_rows), self._vocab_size)
+        if len(self._logits) < len(logit_rows):
+            self._logits = torch.empty(len(logit_rows), self._vocab_size)
+        logits = self._logits[: len(logit_rows)]
         step = native.Step(
             num_rows=len(tokens),
             num_spans=len(spans),

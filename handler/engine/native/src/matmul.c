@@ -10,6 +10,7 @@
 enum { MAX_ROWS = 6 };   /* of int8 activations in a tile */
 enum { MAX_BLOCKS = 4 }; /* of weights in a tile: 6 x 4 sums, 4 weights and a broadcast fill the 32 registers */
 enum { ROWS_PER_ITEM = 48 };
+enum { ITEMS_PER_THREAD = 6 }; /* of a product with few rows: handing out an item costs some 0.1 us */
 enum { LONE_ROW_SUMS = 4 };
 
 PL_INLINE __m512i broadcast4(const int8_t *values)
@@ -159,13 +160,15 @@ static void tiles(const pl_product *p, int rows, int blocks, int first, int bloc
 }
 
 /* How many blocks an item takes, so that the threads get equal shares; gate and up must stay together. */
-static int blocks_per_item(int blocks, int threads, int is_paired)
+static int blocks_per_item(int blocks, int bands, int threads, int is_paired)
 {
-    int best = MAX_BLOCKS, best_share = 1 << 30;
-    for (int width = MAX_BLOCKS; width >= 2; width -= is_paired ? 2 : 1) {
+    int step = is_paired ? 2 : 1, best = 0, best_share = 1 << 30;
+    int least = bands > 1 ? 2 : blocks / (threads * ITEMS_PER_THREAD) / step * step;
+    least = least < 2 ? 2 : least;
+    for (int width = least; width <= least + MAX_BLOCKS - 2; width += step) {
         int items = (blocks + width - 1) / width;
         int share = (items + threads - 1) / threads * width;
-        if (share < best_share) {
+        if (share <= best_share) {
             best = width;
             best_share = share;
         }
@@ -183,9 +186,9 @@ typedef struct {
 static grid grid_of(const pl_product *p, int threads)
 {
     grid g = {.blocks = (p->linear->out + PL_LANES - 1) / PL_LANES};
-    g.width = blocks_per_item(g.blocks, threads, p->epilogue == PL_SILU_MUL);
-    g.columns = (g.blocks + g.width - 1) / g.width;
     g.bands = (p->rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
+    g.width = blocks_per_item(g.blocks, g.bands, threads, p->epilogue == PL_SILU_MUL);
+    g.columns = (g.blocks + g.width - 1) / g.width;
     return g;
 }
 
@@ -198,12 +201,14 @@ int pl_product_items(const pl_product *p, int threads)
 void pl_product_item(const pl_product *p, int threads, int item)
 {
     grid g = grid_of(p, threads);
-    int block = item / g.bands * g.width, band = item % g.bands;
-    int blocks = g.blocks - block < g.width ? g.blocks - block : g.width;
+    int begin = item / g.bands * g.width, band = item % g.bands;
+    int end = begin + g.width < g.blocks ? begin + g.width : g.blocks;
     int first = (int)((int64_t)band * p->rows / g.bands), rows = (int)((int64_t)(band + 1) * p->rows / g.bands) - first;
     int most = MAX_ROWS / p->x->digits, num_tiles = (rows + most - 1) / most;
-    for (int t = 0; t < num_tiles; t++) {
-        int from = first + rows * t / num_tiles, to = first + rows * (t + 1) / num_tiles;
-        tiles(p, (to - from) * p->x->digits, blocks, from * p->x->digits, block);
-    }
+    for (int block = begin; block < end; block += MAX_BLOCKS)
+        for (int t = 0; t < num_tiles; t++) {
+            int from = first + rows * t / num_tiles, to = first + rows * (t + 1) / num_tiles;
+            tiles(p, (to - from) * p->x->digits, end - block < MAX_BLOCKS ? end - block : MAX_BLOCKS,
+                  from * p->x->digits, block);
+        }
 }
