@@ -30,6 +30,10 @@ def model_name(snapshot: Snapshot) -> dict[str, str]:
     return {"model_name": snapshot.name}
 
 
+SLOW = {"TORCH_DTYPE": "float32"}
+"""In int8 the tiny model is through before anything can happen to it."""
+
+
 def only(records: list[Record]) -> Record:
     (record,) = records
     return record
@@ -71,7 +75,7 @@ async def test_a_client_that_leaves_while_send_waits_frees_its_sequence(tiny_ser
 
 
 async def test_a_client_that_reads_nothing_is_given_up_after_the_timeout(tiny_served: Snapshot, tmp_path: Path) -> None:
-    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"}) as application:
+    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"} | SLOW) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, stream=True))
         exchange.block_at(2)
         await exchange.done()
@@ -82,7 +86,7 @@ async def test_a_client_that_reads_nothing_is_given_up_after_the_timeout(tiny_se
 
 
 async def test_a_stream_that_takes_too_long_ends_with_an_error_event(tiny_served: Snapshot, tmp_path: Path) -> None:
-    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"}) as application:
+    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"} | SLOW) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, stream=True, n=8))
         await exchange.done()
         assert exchange.is_complete
@@ -92,7 +96,7 @@ async def test_a_stream_that_takes_too_long_ends_with_an_error_event(tiny_served
 
 
 async def test_a_whole_answer_that_takes_too_long_is_a_504(tiny_served: Snapshot, tmp_path: Path) -> None:
-    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"}) as application:
+    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"} | SLOW) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, n=8))
         await exchange.done()
         assert exchange.status == 504
@@ -105,7 +109,7 @@ async def test_a_whole_answer_that_takes_too_long_is_a_504(tiny_served: Snapshot
 
 async def test_a_whole_answer_cut_short_is_not_followed_by_anything(tiny_served: Snapshot, tmp_path: Path) -> None:
     """Its content-length is out already; an error event behind it would be read as part of the answer."""
-    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"}) as application:
+    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"} | SLOW) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, max_tokens=1))
         exchange.block_at(1)
         await exchange.is_blocked.wait()
@@ -120,7 +124,7 @@ async def test_a_whole_answer_cut_short_is_not_followed_by_anything(tiny_served:
 
 async def test_a_response_that_could_not_begin_is_given_up(tiny_served: Snapshot, tmp_path: Path) -> None:
     """`send` waits before the first byte where an earlier response on the connection has not been read."""
-    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"}) as application:
+    async with Application(tiny_served, tmp_path, {"REQUEST_TIMEOUT": "0.3"} | SLOW) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, stream=True))
         exchange.block_at(0)
         await exchange.done()

@@ -44,7 +44,8 @@ async def test_a_success(logged_server: LoggedServer, client: httpx.AsyncClient,
     assert (row.endpoint, row.model_name, row.api_key_id, row.stream) == (CHAT, MODEL, "alice", stream)
     assert (row.status, row.http_status, row.finish_reason) == (Status.SUCCESS, 200, "stop")
     assert (row.error_type, row.error_message) == (None, None)
-    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens, row.cached_tokens) == (37, 8, 45, 0)
+    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == (37, 8, 45)
+    assert row.cached_tokens in {0, 32}  # the system prompt of another chat
     assert row.queue_ms is not None
     assert row.ttft_ms is not None
     assert row.duration_ms is not None

@@ -75,12 +75,10 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
         config = self.architecture.shape
         if self.precision.device.type == "cuda":
             return self._cuda(config)
-        if self.precision.quantization == "int8" and NativeDecoder.fits(config):
-            return self._native(config)
         if self.precision.quantization == "int8":
-            logger.warning(
-                "no int8 kernels for this model or machine (see README): torch computes, and takes far longer"
-            )
+            if self.precision.dtype == torch.float32 and NativeDecoder.fits(config):
+                return self._native(config)
+            logger.warning("no int8 kernels for this machine, model or dtype (see README): torch computes, far slower")
         return self._torch(self._decoder(config, None))
 
     def _native(self, config: ModelConfig) -> Backend:

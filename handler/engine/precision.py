@@ -71,8 +71,6 @@ def _quantization(
     """On the CPU int8 where the model has it, unless a dtype or a quantization was asked for."""
     if options.quantization == "auto":
         return "int8" if can_quantise and device.type == "cpu" and options.dtype == "auto" else "none"
-    if options.quantization == "int8" and device.type == "cpu" and options.dtype not in {"auto", "float32"}:
-        raise ConfigurationError("TORCH_DTYPE", f"int8 computes in float32, not in {options.dtype}; leave it out")
     if options.quantization == "int8" and device.type == "cuda" and not has_int8_product(device):
         raise ConfigurationError("QUANTIZATION", f"{device} has no product of int8 matrices; use none")
     return options.quantization

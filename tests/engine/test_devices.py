@@ -58,8 +58,8 @@ def test_one_device_that_does_not_exist_refuses_the_list(three_gpus: None) -> No
 
 
 def test_what_cannot_run_on_a_device_is_refused_before_any_boots(three_gpus: None) -> None:
-    with pytest.raises(ConfigurationError, match="QUANTIZATION"):
-        place_engines(EngineOptions(device="auto", quantization="int8"))
+    with pytest.raises(ConfigurationError, match="TORCH_DTYPE"):
+        place_engines(EngineOptions(device="auto", dtype="float8"))
 
 
 @pytest.mark.parametrize(("total", "share"), [(1, 1), (2, 1), (7, 2), (16, 5)])

@@ -68,7 +68,8 @@ def test_the_error_is_within_its_bound(rows: int, inputs: int, outputs: int, bia
 @pytest.mark.parametrize("digits", [1, 2])
 def test_the_result_is_in_the_dtype_of_the_activations(digits: int, dtype: torch.dtype) -> None:
     weight, x = random(7, 33), random(3, 33, seed=1).to(dtype)
-    result = Int8Linear(weight, None, digits)(x)
+    quantised, scales = quantise_rows(weight)
+    result = Int8Linear(quantised, scales.squeeze(1), None, digits)(x)
     assert result.dtype == dtype
     torch.testing.assert_close(result.float(), x.float() @ weight.T, rtol=0.1, atol=0.3)
 
