@@ -96,10 +96,11 @@ class Metrics:
             self._first_token.observe(trace.first_token_s - trace.start_s)
 
     def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
-        """Count tokens of one sequence that came `gap_s` after those before them."""
+        """Count tokens of one sequence that came together, `gap_s` after those before them: its share for each."""
         self._tokens.inc(tokens)
         if gap_s is not None:
-            self._inter_token.observe(gap_s)
+            for _ in range(tokens):
+                self._inter_token.observe(gap_s / tokens)
 
 
 class _StateCollector(Collector):

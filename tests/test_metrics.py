@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handler.engine.snapshot import Snapshot
+from handler.metrics import Metrics
 from tests.asgi import Application
 
 WITH_MODEL = {
@@ -103,6 +104,16 @@ async def test_counts_are_right_after_requests(application: Application) -> None
     assert value(samples, "request_log_spooled_records") == 4
     # No other model's name becomes a label, whatever requests ask for.
     assert {dict(labels).get("model_name") for _, labels in samples} == {None, "llama"}
+
+
+def test_tokens_that_come_together_share_their_gap() -> None:
+    metrics = Metrics("llama")
+    metrics.observe_token_gap(2, None)
+    metrics.observe_token_gap(4, 0.2)
+    model = {"model_name": "llama"}
+    assert metrics.registry.get_sample_value("llm_tokens_generated_total", model) == 6
+    assert metrics.registry.get_sample_value("inter_token_latency_seconds_count", model) == 4
+    assert metrics.registry.get_sample_value("inter_token_latency_seconds_sum", model) == pytest.approx(0.2)
 
 
 async def test_the_model_has_one_name_however_requests_call_it(application: Application, tiny_served: Snapshot) -> None:

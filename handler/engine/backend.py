@@ -36,16 +36,22 @@ from handler.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 TORCH_BLOCK_TOKENS = 32
+NATIVE_SPECULATION_TOKENS = 5
+"""More rows of a step cost little while it waits for the weights: see docs/performance.md. Elsewhere nobody measured."""
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """A runner, and how the scheduler has to cut sequences for it. `tile` and `block_size` are in tokens."""
+    """A runner, and how the scheduler has to cut sequences for it.
+
+    `tile` and `block_size` are in tokens; `speculation_tokens` is the longest draft where the settings leave it open.
+    """
 
     runner: Runner
     num_blocks: int
     block_size: int
     tile: int
     kv_cache_dtype: torch.dtype
+    speculation_tokens: int = 0
 
 
 class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +104,9 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
         torch.set_num_threads(1)
         runner = NativeRunner(decoder, self.sampler)
         # Its numbers do not depend on how a prompt is cut: prefixes are shared by the block.
-        return Backend(runner, num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS, torch.float16)
+        return Backend(
+            runner, num_blocks, NATIVE_BLOCK_TOKENS, NATIVE_BLOCK_TOKENS, torch.float16, NATIVE_SPECULATION_TOKENS
+        )
 
     def _cuda(self, config: ModelConfig) -> Backend:
         device, dtype = self.precision.device, self.precision.dtype

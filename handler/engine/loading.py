@@ -53,8 +53,9 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     ).build()
     pool = BlockPool(backend.num_blocks)
     drafter = None
-    if options.speculation_tokens:
-        drafter = Drafter(pool, block_size=backend.block_size, draft_tokens=options.speculation_tokens)
+    asked = options.speculation_tokens
+    if draft_tokens := backend.speculation_tokens if asked is None else asked:
+        drafter = Drafter(pool, block_size=backend.block_size, draft_tokens=draft_tokens)
     scheduler = Scheduler(
         pool,
         block_size=backend.block_size,

@@ -235,7 +235,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
     kv_cache_fraction: float = 0.25
-    speculation_tokens: int = 0
+    speculation_tokens: int | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

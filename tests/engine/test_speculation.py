@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from handler.engine.core import EngineCore
+from handler.engine.native.decoder import NativeDecoder
 from handler.engine.types import FinishReason, SamplingParams
 from tests.conftest import LoadTiny
+from tests.engine.checkpoints import checkpoint
 from tests.engine.deferred import defer
 from tests.engine.running import complete, greedy, submit
 from tests.engine.test_run_ahead import MIXTURE, complete_at_random, jobs, outcome
@@ -66,6 +68,16 @@ def test_a_text_that_repeats_itself_takes_fewer_steps(load_tiny: LoadTiny) -> No
 def test_without_the_option_nothing_is_drafted(load_tiny: LoadTiny) -> None:
     core = load_tiny(max_model_len=256)
     complete(core, REPEATING, greedy(30))
+    assert spec_tokens(core) == (0, 0)
+
+
+@pytest.mark.skipif(not NativeDecoder.fits(checkpoint("llama")[0]), reason="no int8 kernels here")
+def test_the_kernels_draft_unless_told_otherwise(load_tiny: LoadTiny) -> None:
+    core = load_tiny(dtype="auto", max_model_len=256)
+    complete(core, REPEATING, greedy(60))
+    assert spec_tokens(core)[0] > 0
+    core = load_tiny(dtype="auto", max_model_len=256, speculation_tokens=0)
+    complete(core, REPEATING, greedy(60))
     assert spec_tokens(core) == (0, 0)
 
 
