@@ -38,8 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
         kv_cache_fraction: share of the memory that is free after loading which the KV cache may take.
-        speculation_tokens: tokens guessed ahead in one step at most, by prompt lookup; 0 guesses none, None leaves it to
-            the backend.
+        speculation_tokens: tokens guessed ahead in one step at most, by prompt lookup; None leaves it to the backend.
         max_queued_requests: sequences that may wait beyond max_batch_size before requests are refused.
         default_max_tokens: where a request names none; None generates up to the model's limit.
         default_temperature: where a request names none; None takes the model's own generation_config.json.

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 TORCH_BLOCK_TOKENS = 32
 NATIVE_SPECULATION_TOKENS = 5
-"""More rows of a step cost little while it waits for the weights: see docs/performance.md. Elsewhere nobody measured."""
+"""A few rows more cost a step little while it waits for the weights (docs/performance.md). Elsewhere: not measured."""
 
 
 class Backend(msgspec.Struct, frozen=True):
