@@ -48,4 +48,6 @@ $(VENV)/.serve: $(VENV)/.compiler pyproject.toml constraints.txt $(wildcard hand
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what tests and lint need ..."
 	$(INSTALL) --editable '.[embedded,prepare,bench,dev]'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(INSTALL) --editable '.[kernels]' \
+		|| echo "Triton cannot be installed here: the tests of the CUDA kernels are skipped"
 	@touch $@

@@ -78,7 +78,8 @@ class NativeDecoder:
         if not handle:
             raise EngineError("no memory for the buffers of a step")
         self._handle = handle
-        weakref.finalize(self, library.pl_decoder_destroy, handle)
+        # Not when the process ends: a step may be on its way in the engine's thread, and the memory goes anyway.
+        weakref.finalize(self, library.pl_decoder_destroy, handle).atexit = False
 
     @staticmethod
     def fits(config: ModelConfig) -> bool:

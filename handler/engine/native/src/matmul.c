@@ -11,7 +11,7 @@ enum { MAX_ROWS = 6 };   /* of int8 activations in a tile */
 enum { MAX_BLOCKS = 4 }; /* of weights in a tile: 6 x 4 sums, 4 weights and a broadcast fill the 32 registers */
 enum { ROWS_PER_ITEM = 48 };
 enum { ITEMS_PER_THREAD = 6 }; /* of a product with few rows: handing out an item costs some 0.1 us */
-enum { LONE_ROW_SUMS = 4 };
+enum { LONE_ROW_SUMS = 4 }; /* a block's sum in so many registers, added at the end */
 
 PL_INLINE __m512i broadcast4(const int8_t *values)
 {
