@@ -90,7 +90,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode_result(result: Result) -> bytes:
     """One JSON object on one line."""
-    return msgspec.json.encode(result) + b"\n"
+    return msgspec.json.encode(_publishable(result)) + b"\n"
 
 
 def write_result(result: Result, path: Path) -> None:
@@ -101,6 +101,16 @@ def write_result(result: Result, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(_publishable(result))) + b"\n")
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _publishable(value: Any) -> Any:
+    """The value in builtin types, with the last part of absolute paths: a machine's directories are its own."""
+    value = msgspec.to_builtins(value)
+    if isinstance(value, dict):
+        return {key: _publishable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_publishable(each) for each in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -38,6 +38,8 @@ def test_a_whole_run(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path)
     assert code == 0
     result = msgspec.json.decode(capsysbinary.readouterr().out, type=Result)
     assert result == msgspec.json.decode(out.read_bytes(), type=Result)
+    assert str(tmp_path) not in out.read_text()
+    assert result.settings["PILOTLIGHT_HOME"] == tmp_path.name
     assert result.failures == ()
     assert {entry.contender for entry in result.rounds} == {"engine", "pilotlight"}
     engine, server = result.summary["engine"], result.summary["pilotlight"]
