@@ -123,6 +123,23 @@ def test_a_step_that_wants_no_logits_only_fills_the_cache() -> None:
     assert torch.equal(decoder.forward(tokens[39:], [(1, 39, table(1))], [0]), whole)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_comes_out_as_none_and_stays_in_its_row(bad: float) -> None:
+    config, tensors = checkpoint("llama")
+    quantised = dict(quantised_tensors(config, tensors.items()))
+    spans: list[Span] = [(1, 0, table(0)), (1, 0, table(1))]
+
+    def logits() -> Tensor:
+        decoder = NativeDecoder(config, quantised, num_blocks=NUM_BLOCKS, max_positions=64, max_rows=8, threads=2)
+        return decoder.forward([7, 8], spans, [0, 1]).clone()
+
+    good = logits()
+    quantised["embedding"][7, 3] = bad
+    spoilt = logits()
+    assert spoilt[0].isnan().all()
+    assert torch.equal(spoilt[1], good[1])
+
+
 @pytest.mark.parametrize("changes", [{"head_dim": 24}, {"intermediate_size": 40}, {"num_heads": 49, "num_kv_heads": 1}])
 def test_a_shape_that_the_kernels_do_not_know_is_left_to_torch(changes: dict[str, Any]) -> None:
     config, _ = checkpoint("llama")
