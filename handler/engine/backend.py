@@ -88,6 +88,12 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
         return self._torch(self._decoder(config, None))
 
     def _native(self, config: ModelConfig) -> Backend:
+        max_rows = self.options.prefill_chunk_tokens + self.options.max_batch_size
+        if max_rows > (most := NativeDecoder.most_rows(config)):
+            raise ConfigurationError(
+                "PREFILL_CHUNK_TOKENS",
+                f"with MAX_BATCH_SIZE {max_rows}, but the int8 kernels take {most} rows in a step",
+            )
         with self.timeline.phase("weights"):
             quantised = self._quantised(config)
         with self.timeline.phase("kv_cache"):
@@ -97,7 +103,7 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
                 quantised,
                 num_blocks=num_blocks,
                 max_positions=self.max_model_len,
-                max_rows=self.options.prefill_chunk_tokens + self.options.max_batch_size,
+                max_rows=max_rows,
                 threads=torch.get_num_threads(),
             )
         # All that is left to torch is choosing tokens: waking its threads would take longer, and they spin afterwards.

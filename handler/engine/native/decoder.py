@@ -92,6 +92,11 @@ class NativeDecoder:
             and group <= native.MAX_QUERIES
         )
 
+    @staticmethod
+    def most_rows(config: ModelConfig) -> int:
+        """Rows that a step may have at most."""
+        return native.MAX_ITEMS // config.num_kv_heads
+
     def forward(self, tokens: list[int], spans: list[Span], logit_rows: list[int]) -> Tensor:
         """Compute all rows, writing their keys and values, and return logits float32 (len(logit_rows), vocab_size).
 

@@ -21,6 +21,10 @@ MAX_QUERIES = 48
 """PL_MAX_QUERIES."""
 
 
+MAX_ITEMS = 2**18 - 1
+"""PL_MAX_ITEMS."""
+
+
 class Linear(ctypes.Structure):
     """pl_linear."""
 

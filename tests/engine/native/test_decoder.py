@@ -19,6 +19,8 @@ from handler.engine.native.library import load_library
 from handler.engine.precision import Precision
 from handler.engine.quantised import quantised_tensors
 from handler.engine.types import Chunk, SamplingParams, Sequence
+from handler.errors import ConfigurationError
+from tests.conftest import LoadTiny
 from tests.engine.checkpoints import checkpoint
 from tests.tiny_models import VARIANTS
 
@@ -145,3 +147,9 @@ def test_a_shape_that_the_kernels_do_not_know_is_left_to_torch(changes: dict[str
     config, _ = checkpoint("llama")
     assert NativeDecoder.fits(config)
     assert not NativeDecoder.fits(msgspec.structs.replace(config, **changes))
+
+
+def test_more_rows_than_the_kernels_can_count_are_refused_by_name(load_tiny: LoadTiny) -> None:
+    with pytest.raises(ConfigurationError, match="the int8 kernels take 131071 rows") as caught:
+        load_tiny(dtype="auto", prefill_chunk_tokens=1 << 18)
+    assert caught.value.key == "PREFILL_CHUNK_TOKENS"

@@ -188,6 +188,8 @@ static grid grid_of(const pl_product *p, int threads)
     grid g = {.blocks = (p->linear->out + PL_LANES - 1) / PL_LANES};
     g.bands = (p->rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
     g.width = blocks_per_item(g.blocks, g.bands, threads, p->epilogue == PL_SILU_MUL);
+    while ((int64_t)((g.blocks + g.width - 1) / g.width) * g.bands > PL_MAX_ITEMS)
+        g.width *= 2;
     g.columns = (g.blocks + g.width - 1) / g.width;
     return g;
 }

@@ -17,8 +17,10 @@ enum { PL_LANES = 16 };         /* 32-bit numbers in a vector register; output r
 
 /* ---- team.c: threads that work through phases together ---- */
 
+enum { PL_MAX_ITEMS = (1 << 18) - 1 }; /* of a phase */
+
 typedef struct pl_team pl_team;
-/* How many items a phase has, at most 2^18 - 1; asked once, when all phases before it are done. */
+/* How many items a phase has; asked once, when all phases before it are done. */
 typedef int (*pl_count)(void *argument, int phase);
 /* Do one item. `thread` counts from 0 and tells which scratch memory to use. */
 typedef void (*pl_work)(void *argument, int phase, int item, int thread);
@@ -156,7 +158,7 @@ typedef struct {
 
 typedef struct pl_decoder pl_decoder;
 
-/* Keeps a pointer to `model`, which must outlive it. NULL when there is no memory. */
+/* Keeps a pointer to `model`, which must outlive it. `max_rows` times the kv heads is at most PL_MAX_ITEMS. NULL when there is no memory. */
 pl_decoder *pl_decoder_create(const pl_model *model, int threads, int max_rows);
 void pl_decoder_destroy(pl_decoder *decoder);
 /* At most `max_rows` rows. Not to be called twice at the same time. */

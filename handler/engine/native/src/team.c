@@ -17,7 +17,7 @@
 
 enum { SPINS = 1000 };
 enum { ITEM_BITS = 18 };
-#define ITEM_MASK ((1u << ITEM_BITS) - 1)
+_Static_assert(PL_MAX_ITEMS < 1 << ITEM_BITS, "the number of an item fits its bits");
 
 struct pl_team {
     int size;
@@ -42,9 +42,9 @@ typedef struct {
 
 static uint64_t pack(uint64_t stage, int items) { return stage << (2 * ITEM_BITS) | (uint64_t)items << ITEM_BITS; }
 
-static int items_of(uint64_t current) { return (int)(current >> ITEM_BITS & ITEM_MASK); }
+static int items_of(uint64_t current) { return (int)(current >> ITEM_BITS & PL_MAX_ITEMS); }
 
-static int next_of(uint64_t current) { return (int)(current & ITEM_MASK); }
+static int next_of(uint64_t current) { return (int)(current & PL_MAX_ITEMS); }
 
 static void announce(pl_team *team)
 {
