@@ -5,9 +5,14 @@ Importing this module imports no torch; calling its functions does.
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import msgspec
 
 from handler.engine.types import EngineOptions
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -29,7 +34,7 @@ def place_engines(options: EngineOptions) -> list[Placement]:
     """
     import torch  # noqa: PLC0415  (the process listens before this is imported)
 
-    from handler.engine import core  # noqa: F401, PLC0415  (once, here, for all engines that boot next)
+    from handler.engine import loading  # noqa: F401, PLC0415  (once, here, for all engines that boot next)
     from handler.engine.precision import resolve_precision  # noqa: PLC0415
 
     devices = options.device.split(",")
@@ -39,10 +44,24 @@ def place_engines(options: EngineOptions) -> list[Placement]:
         devices = ["cpu"]
     for device in devices:
         resolve_precision(msgspec.structs.replace(options, device=device))
+    available = torch.get_num_threads()
+    allowed = control_group_cpus(_CONTROL_GROUP)
+    num_threads = available if allowed is None else min(available, max(1, math.ceil(allowed)))
     if len(devices) == 1:
-        return [Placement(devices[0])]
-    num_threads = max(1, torch.get_num_threads() // len(devices))
-    return [Placement(device, num_threads) for device in devices]
+        return [Placement(devices[0], None if num_threads == available else num_threads)]
+    return [Placement(device, max(1, num_threads // len(devices))) for device in devices]
+
+
+def control_group_cpus(directory: Path) -> float | None:
+    """How many CPUs' time a control group (version 2) may take, None without a limit. torch counts cores only.
+
+    A container with two CPUs of a machine of 64 would else compute in 64 threads that wait for each other.
+    """
+    try:
+        quota, period = (directory / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return None
 
 
 def enter_device(device: str, num_threads: int | None) -> None:

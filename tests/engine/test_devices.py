@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from handler.engine.devices import Placement, enter_device, place_engines
+from handler.engine import devices as devices_module
+from handler.engine.devices import Placement, control_group_cpus, enter_device, place_engines
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
 from tests.engine.conftest import num_threads
@@ -13,6 +15,12 @@ from tests.engine.conftest import num_threads
 
 def devices(setting: str) -> list[str]:
     return [placement.device for placement in place_engines(EngineOptions(device=setting))]
+
+
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever the tests themselves run in."""
+    monkeypatch.setattr(devices_module, "_CONTROL_GROUP", tmp_path)
 
 
 @pytest.fixture
@@ -85,3 +93,22 @@ def test_a_thread_has_its_own_device_and_number_of_threads(monkeypatch: pytest.M
     thread.join()
     assert (current, seen) == (["cuda:1"], [3])
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("max 100000", None), ("200000 100000", 2.0), ("50000 100000", 0.5), ("", None)]
+)
+def test_a_control_group_limits_the_cpus(text: str, cpus: float | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert control_group_cpus(tmp_path) == cpus
+    assert control_group_cpus(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(50000, 1), (150000, 2), (600000, 6), (900000, None)])
+def test_no_more_threads_than_the_control_group_gives_cpus(
+    quota: int, threads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000")
+    monkeypatch.setattr(devices_module, "_CONTROL_GROUP", tmp_path)
+    with num_threads(8):
+        assert place_engines(EngineOptions(device="cpu")) == [Placement("cpu", threads)]
