@@ -38,7 +38,7 @@ def test_a_script_answers_its_question() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("print('first'); raise SystemExit('no such model')", "child ended with 1:\nfirst\nno such model"),
+        ("print('first', flush=True); raise SystemExit('no such model')", "child ended with 1:\nfirst\nno such model"),
         ("print('done')", "child gave no answer"),
         ("open(sys.argv[2], 'w').write('[1]')", "child gave no answer"),
         ("import time; print('asleep', flush=True); time.sleep(60)", "child did not end within 1 s:\nasleep"),
