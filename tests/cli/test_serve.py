@@ -129,7 +129,7 @@ def test_the_drain_has_the_time_that_the_settings_give() -> None:
 
 
 def test_a_machine_reads_json(environ: dict[str, str]) -> None:
-    with ServerProcess(environ | {"HOST": "127.0.0.1"}) as process:
+    with ServerProcess(environ | {"HOST": "127.0.0.1", "TORCH_DTYPE": "float32"}) as process:
         assert process.stop() == 0
     entries = [msgspec.json.decode(line) for line in process.lines]
     assert [entry["message"] for entry in entries] == ["ready", "stopping"]

@@ -58,11 +58,6 @@ def test_the_context_is_the_models_unless_told_otherwise(load_tiny: LoadTiny) ->
         ({"dtype": "int8"}, "TORCH_DTYPE", "int8 is none of"),
         ({"dtype": "nn"}, "TORCH_DTYPE", "nn is none of"),
         ({"max_model_len": 1025}, "MAX_MODEL_LEN", "1025 is beyond the model's 1024 tokens"),
-        (
-            {"dtype": "auto", "prefill_chunk_tokens": 1 << 18},
-            "PREFILL_CHUNK_TOKENS",
-            "the int8 kernels take 131071 rows",
-        ),
         ({"kv_cache_fraction": 1e-9}, "MAX_MODEL_LEN", "KV_CACHE_FRACTION=1e-09"),
     ],
 )
