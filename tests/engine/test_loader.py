@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from handler.engine.model import Decoder
 from handler.engine.parameters import parameters
 from handler.engine.precision import Precision
 from handler.errors import CorruptSnapshotError
-from tests.engine.checkpoints import checkpoint
+from tests.engine.checkpoints import checkpoint, watched
 from tests.tiny_models import VARIANTS
 
 CPU = Precision(torch.device("cpu"), torch.float32, "none")
@@ -81,23 +80,7 @@ def test_what_old_checkpoints_store_beside_is_passed_over() -> None:
 
 def test_stored_tensors_are_let_go_as_soon_as_their_parameter_stands() -> None:
     config, tensors = checkpoint("llama")
-    stored: dict[str, weakref.ref[Tensor]] = {}
-
-    def alive(prefix: str) -> set[str]:
-        return {name for name, reference in stored.items() if name.startswith(prefix) and reference() is not None}
-
-    def stream() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in tensors.items():
-            copy = tensor.clone()
-            stored[name] = weakref.ref(copy)
-            yield name, copy
-            del copy
-            if "layers.1." in name:
-                assert alive("model.layers.0.mlp") == set()
-                assert alive("model.layers.0.self_attn") == set()
-
-    load_decoder(config, stream(), Precision(torch.device("cpu"), torch.bfloat16, "none"), max_positions=64)
-    assert len(stored) == len(tensors)
+    load_decoder(config, watched(tensors), Precision(torch.device("cpu"), torch.bfloat16, "none"), max_positions=64)
 
 
 def test_the_embedding_is_not_copied() -> None:
