@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from handler.engine.config import read_config
+from handler.engine.config import ModelConfig, read_config
 from handler.engine.quantised import quantised_specs, quantised_tensors
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.engine.weights.quantised import QUANTISED_FILE
@@ -24,10 +24,9 @@ def write_int8(directory: Path, progress: Progress) -> None:
     Raises:
         SnapshotError: the weights do not belong to the configuration; see the subclasses.
     """
-    try:
-        config = read_config(directory)
-    except UnsupportedModelError:
-        return  # prepare has seen to it that transformers' classes can
+    config = _own_config(directory)
+    if config is None:
+        return
     specs = quantised_specs(config)
     progress.step("quantising the weights to int8", sum(spec.size_bytes for spec in specs))
     draft = directory / f".{QUANTISED_FILE}"
@@ -37,14 +36,33 @@ def write_int8(directory: Path, progress: Progress) -> None:
     draft.replace(directory / QUANTISED_FILE)
 
 
+def lacks_int8(snapshot: Snapshot) -> bool:
+    """Whether it could hold the file and does not."""
+    if any(file.name == QUANTISED_FILE for file in snapshot.manifest.files):
+        return False
+    return _own_config(snapshot.directory) is not None
+
+
 def add_int8(snapshot: Snapshot, progress: Progress) -> Snapshot:
-    """The snapshot with the file and its entry in the manifest, as it is where it has them."""
-    files = snapshot.manifest.files
-    if any(file.name == QUANTISED_FILE for file in files):
+    """The snapshot with the file and its entry in the manifest, as it is where it has them or cannot have them.
+
+    Raises:
+        OSError: the directory cannot be written.
+        SnapshotError: as `write_int8`.
+    """
+    if not lacks_int8(snapshot):
         return snapshot
     write_int8(snapshot.directory, progress)
-    if not (snapshot.directory / QUANTISED_FILE).exists():
-        return snapshot
-    entry = describe_file(snapshot.directory / QUANTISED_FILE, progress)
-    write_manifest(snapshot.directory, msgspec.structs.replace(snapshot.manifest, files=(*files, entry)))
+    path = snapshot.directory / QUANTISED_FILE
+    progress.step("taking checksums", path.stat().st_size)
+    files = (*snapshot.manifest.files, describe_file(path, progress))
+    write_manifest(snapshot.directory, msgspec.structs.replace(snapshot.manifest, files=files))
     return open_snapshot(snapshot.directory)
+
+
+def _own_config(directory: Path) -> ModelConfig | None:
+    """None where transformers' classes compute the model, which prepare has seen to."""
+    try:
+        return read_config(directory)
+    except UnsupportedModelError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from handler.errors import CorruptSnapshotError, SnapshotError, SnapshotNotFound
 from handler.prepare.embedded import REQUIREMENT, embedded_gguf
 from handler.prepare.gguf_model import write_from_gguf
 from handler.prepare.hub import hub_directory
-from handler.prepare.int8 import add_int8, write_int8
+from handler.prepare.int8 import add_int8, lacks_int8, write_int8
 from handler.prepare.layout import write_from_layout
 from handler.prepare.manifest import describe_file, write_manifest
 from handler.prepare.progress import Progress
@@ -48,7 +49,8 @@ def prepare(
     if (local_path(model) / MANIFEST_FILE).is_file():
         if force:
             raise SnapshotError(f"{model} is itself a snapshot, and its source is not known here to make it anew")
-        return _verified(model, settings_home, progress)
+        snapshot = _verified(model, settings_home, progress)
+        return _with_int8(snapshot, progress) if with_int8 and lacks_int8(snapshot) else snapshot
     target = snapshot_directory(model, settings_home)
     try:
         return _prepare_at(target, model, settings_home, progress, force=force, with_int8=with_int8)
@@ -56,10 +58,23 @@ def prepare(
         raise SnapshotError(f"{target} cannot be made: {error.strerror or error} ({error.filename})") from error
 
 
+def _with_int8(snapshot: Snapshot, progress: Progress) -> Snapshot:
+    directory = snapshot.directory
+    try:
+        with exclusive(directory, _waiting(progress)):
+            return add_int8(open_snapshot(directory), progress)
+    except OSError as error:  # no space, no permission, a read-only file system
+        why = f"{error.strerror or error} ({error.filename})"
+        raise SnapshotError(
+            f"{directory} is intact but holds no int8 weights, and they cannot be added: {why}; QUANTIZATION=none "
+            "does without them"
+        ) from error
+
+
 def _prepare_at(
     target: Path, model: str, settings_home: Path, progress: Progress, *, force: bool, with_int8: bool
 ) -> Snapshot:
-    with exclusive(target, lambda: progress.step("waiting for another prepare of this model")):
+    with exclusive(target, _waiting(progress)):
         if not force:
             try:
                 snapshot = _verified(model, settings_home, progress)
@@ -76,6 +91,10 @@ def _prepare_at(
                 write_int8(building, progress)
             _write_manifest(building, source, name, progress)
         return open_snapshot(target)
+
+
+def _waiting(progress: Progress) -> Callable[[], None]:
+    return lambda: progress.step("waiting for another prepare of this model")
 
 
 def _verified(model: str, home: Path, progress: Progress) -> Snapshot:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from handler.engine.quantised import quantised_specs, quantised_tensors
 from handler.engine.snapshot import Snapshot, find_snapshot, verify_checksums
 from handler.engine.weights.quantised import QUANTISED_FILE, read_quantised
 from handler.engine.weights.safetensors import iter_tensors
-from handler.errors import CorruptSnapshotError
+from handler.errors import CorruptSnapshotError, SnapshotError
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress
 from tests.prepare.recorder import Recorder
@@ -57,6 +59,36 @@ def test_it_is_left_out_where_nobody_wants_it_and_added_when_somebody_does(direc
     assert [file.name for file in snapshot.manifest.files if file not in without.manifest.files] == [QUANTISED_FILE]
     verify_checksums(snapshot)
     assert prepared(directory) == snapshot
+
+
+def test_it_is_added_to_a_snapshot_that_is_served_from_its_own_directory(directory: Path) -> None:
+    without = prepared(directory, with_int8=False)
+    elsewhere = directory.parent / "elsewhere"
+    assert prepare(str(without.directory), elsewhere, NoProgress(), with_int8=False) == without
+    recorder = Recorder()
+    snapshot = prepare(str(without.directory), elsewhere, recorder)
+    added = snapshot.size_bytes - without.size_bytes
+    assert added == (without.directory / QUANTISED_FILE).stat().st_size
+    assert recorder.steps == [
+        "checking the snapshot that is there",
+        "quantising the weights to int8",
+        "taking checksums",
+    ]
+    verify_checksums(snapshot)
+    assert prepare(str(without.directory), elsewhere, NoProgress()) == snapshot
+    assert not elsewhere.exists()
+
+
+def test_a_snapshot_that_cannot_be_written_says_what_it_lacks(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = prepared(directory, with_int8=False)
+    monkeypatch.setattr("handler.prepare.int8.write_safetensors", _read_only)
+    with pytest.raises(SnapshotError, match=r"holds no int8 weights, .*Read-only file system .*QUANTIZATION=none"):
+        prepare(str(without.directory), directory.parent / "home", NoProgress())
+    assert prepare(str(without.directory), directory.parent / "home", NoProgress(), with_int8=False) == without
+
+
+def _read_only(path: Path, *_: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 
 def test_a_file_of_another_model_is_refused_with_its_name(directory: Path) -> None:
