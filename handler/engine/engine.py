@@ -267,7 +267,8 @@ class Engine:
         except Exception as error:  # a step's failure must reach the clients, whatever it is
             logger.exception("engine step failed")
             event = _failed(error)
-            events = [(sequence_id, event) for sequence_id in core.cancel_all()]
+            core.cancel_all()
+            events = [(sequence_id, event) for sequence_id in self._listeners]  # also one whose last event was lost
         deliveries = []
         for sequence_id, event in events:
             finished = event.finish_reason is not None

@@ -50,6 +50,9 @@ class DeferredRunner:
         self.num_steps_ahead += len(self.in_flight) > 1
         return step
 
+    def idle(self) -> None:
+        self._runner.idle()
+
 
 def defer(core: EngineCore) -> DeferredRunner:
     """Put a deferred runner into a core."""

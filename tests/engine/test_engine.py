@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from handler.boot import BootTimeline
+from handler.engine.core import EngineCore
 from handler.engine.engine import Engine, EngineState, Handle
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions, FinishReason, SamplingParams, TokenEvent
+from handler.engine.types import Batch, EngineOptions, FinishReason, SamplingParams, TokenEvent
 from handler.errors import ConfigurationError, CorruptSnapshotError, EngineError, PilotlightError
+from tests.engine.deferred import DeferredStep, defer
 from tests.engine.running import generate, greedy
 from tests.tiny_models import make_model
 
@@ -180,6 +182,30 @@ def test_a_step_that_fails_fails_its_sequences_and_the_engine_goes_on(
     assert consumer.engine.state is EngineState.READY
     assert consumer.engine.stats.kv_blocks_used == 0
     assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == expected
+
+
+def test_a_step_that_fails_loses_nobody_who_ended_in_the_same_call(consumer: Consumer) -> None:
+    handles: list[Handle] = []
+
+    def begin(core: EngineCore) -> None:
+        """Between two steps: submit two, and fail the launch that follows the last token of one in one call."""
+        runner = defer(core)
+        launch = runner.launch
+
+        def launch_or_fail(batch: Batch) -> DeferredStep:
+            if core.stats().num_running == 1:
+                raise MemoryError("the device has no memory left")
+            return launch(batch)
+
+        runner.launch = launch_or_fail  # type: ignore[method-assign]
+        handles.append(consumer.submit([1, 2, 3], greedy(6)))
+        handles.append(consumer.submit([4, 5, 6], greedy(60, logprobs=1)))  # waits for its history
+
+    consumer.engine._inbox.put(begin)
+    consumer.run_until(lambda: len(handles) == 2)
+    for handle in handles:
+        assert consumer.wait(handle)[-1].finish_reason is FinishReason.ERROR
+    assert not consumer.engine._listeners
 
 
 @pytest.mark.parametrize(
@@ -395,7 +421,7 @@ import pathlib, queue, sys
 from handler.boot import BootTimeline
 from handler.engine.engine import Engine
 from handler.engine.snapshot import Manifest, Snapshot
-from handler.engine.types import EngineOptions, SamplingParams
+from handler.engine.types import Batch, EngineOptions, SamplingParams
 manifest = Manifest(format_version=1, source="", name="tiny", files=(), created_at="")
 engine = Engine(Snapshot(pathlib.Path(sys.argv[1]), "tiny", manifest), EngineOptions(device="cpu"), BootTimeline())
 posted, boot, events = queue.SimpleQueue(), [], []
