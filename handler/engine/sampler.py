@@ -1,12 +1,14 @@
-"""Chooses the next token of each row from its logits. Keeps nothing between steps but what the penalties count.
+"""Chooses the next token of each row from its logits.
 
-A row's choice depends on its own logits, parameters and random number alone: sampling inverts the cumulative
-distribution at one uniform number that the sequence's own generator draws, so neither batch nor device matters.
+Keeps nothing between steps but what the penalties count, and the lists of a request as tensors. A row's choice depends
+on its own logits, parameters and random number alone: sampling inverts the cumulative distribution at one uniform
+number that the sequence's own generator draws, so neither batch nor device matters.
 """
 
 from __future__ import annotations
 
 import itertools
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -28,6 +30,9 @@ class Sampler:
         self._end_token_ids = end_token_ids
         self._device = device
         self._penalties = Penalties(device)
+        # Tensors of what a request lists, made once: a list may name the whole vocabulary.
+        self._biases: WeakKeyDictionary[Sequence, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+        self._bans: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()
 
     def sample_chunks(self, logits: Tensor, chunks: list[Chunk]) -> list[tuple[Sequence, list[SampledToken]]]:
         """The tokens of chunks that sample, each with `1 + len(draft)` rows of `logits` (R, vocab_size), one by one.
@@ -71,11 +76,15 @@ class Sampler:
         params = sequence.params
         self._penalties.apply(row, sequence, accepted)
         if params.logit_bias:
-            row[self._indices(list(params.logit_bias))] += torch.tensor(
-                list(params.logit_bias.values()), device=self._device
-            )
+            if sequence not in self._biases:
+                values = torch.tensor(list(params.logit_bias.values()), device=self._device)
+                self._biases[sequence] = self._indices(list(params.logit_bias)), values
+            tokens, biases = self._biases[sequence]
+            row[tokens] += biases
         if sequence.num_output_tokens + len(accepted) < params.min_tokens:
-            row[self._indices([*self._end_token_ids, *params.stop_token_ids])] = float("-inf")
+            if sequence not in self._bans:
+                self._bans[sequence] = self._indices(list({*self._end_token_ids, *params.stop_token_ids}))
+            row[self._bans[sequence]] = float("-inf")
 
     def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
         tokens = _argmax(logits)

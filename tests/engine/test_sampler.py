@@ -212,6 +212,17 @@ def test_no_end_before_min_tokens(num_output: int) -> None:
     assert choose(row, **changes) == (61 if num_output < 3 else END)
 
 
+def test_the_lists_of_a_request_become_tensors_once(row: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(Sampler, "_indices", lambda _, tokens: made.append(len(tokens)) or torch.tensor(tokens))
+    sampler = Sampler(VOCAB, (END,), torch.device("cpu"))
+    one = sequence(temperature=0.0, logit_bias={7: 90.0, 8: 100.0}, stop_token_ids=(8,) * 5, min_tokens=2)
+    for _ in range(4):
+        one.tokens.append(sampler.sample(row.repeat(1, 1), [one])[0].token_id)
+    assert one.tokens[1:] == [7, 7, 8, 8], "8 would end it, so it comes after min_tokens only"
+    assert made == [2, 2]
+
+
 def test_log_probabilities_are_those_of_the_model_alone(row: Tensor) -> None:
     changes = {"temperature": 0.3, "top_k": 3, "logit_bias": {33: 100.0}, "presence_penalty": 2.0, "output": (33,)}
     [token] = sample(row.unsqueeze(0), sequence(logprobs=5, **changes))
