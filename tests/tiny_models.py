@@ -113,6 +113,7 @@ FOREIGN_VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 48},
     ),
     "deepseek-v3": ("DeepseekV3Config", "DeepseekV3ForCausalLM", EXPERTS | LATENT_ATTENTION),
+    "afmoe": ("AfmoeConfig", "AfmoeForCausalLM", EXPERTS | {"head_dim": 16, "num_experts": 4, "sliding_window": 40}),
     "llama-gelu": ("LlamaConfig", "LlamaForCausalLM", {"hidden_act": "gelu"}),
 }
 """Name of the variant: configuration class, model class and what differs from SHAPE."""

@@ -85,4 +85,4 @@ def _attend_to_oneself(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, arguments: dict[str, Any]
 ) -> Tensor:
     del keys, mask, arguments
-    return values.repeat_interleave(queries.shape[1] // values.shape[1], dim=1).transpose(1, 2)
+    return values.repeat_interleave(queries.shape[1] // values.shape[1], dim=1).transpose(1, 2).contiguous()
