@@ -123,7 +123,7 @@ class Scheduler:
             index += 1
         while self.waiting and budget and len(self.running) < self._max_batch_size:
             sequence = self.waiting[0]
-            if not self._admit(sequence):
+            if not self._admit(sequence, budget):
                 break
             self.running.append(self.waiting.popleft())
             length, budget = self._chunk_length(sequence, budget)
@@ -141,19 +141,29 @@ class Scheduler:
         remaining = len(sequence) - start
         if remaining == 1:
             return 1, budget
-        if remaining > budget:
-            end = (start + budget) // self._tile * self._tile
-            return max(0, end - start), 0
-        return remaining, budget - remaining
+        length = self._fitting(start, remaining, budget)
+        return length, budget - length if length == remaining else 0
+
+    def _fitting(self, start: int, remaining: int, budget: int) -> int:
+        """How many of `remaining` tokens from `start` on a budget allows: all of them, or whole tiles."""
+        if remaining <= budget:
+            return remaining
+        return max(0, (start + budget) // self._tile * self._tile - start)
 
     def _is_worth_waiting(self, sequence: Sequence) -> bool:
         return self.drafter is not None and self.drafter.is_worth_waiting(sequence, len(self.running))
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence its cached prefix and blocks for all its tokens, or leave it as it was."""
+    def _admit(self, sequence: Sequence, budget: int) -> bool:
+        """Give a waiting sequence its cached prefix and blocks for all its tokens, or leave it as it was.
+
+        Not before some of it can be computed: by then the prompts beside it may have published a longer prefix.
+        """
         if sequence.num_chunks_in_flight:
             return False  # preempted a step ago: its tokens are not complete, and its old chunk is not to be published
         hits = self._find_prefix(sequence)
+        start = len(hits) * self._block_size
+        if not self._fitting(start, len(sequence) - start, budget):
+            return False
         needed = -(-len(sequence) // self._block_size) - len(hits)
         taken_from_cache = sum(1 for block in hits if not self._pool.is_used(block))
         if needed + taken_from_cache > self._pool.num_available:
@@ -162,7 +172,7 @@ class Scheduler:
             self._pool.share(block)
         fresh = [self._pool.allocate() for _ in range(needed)]
         sequence.block_table = hits + [block for block in fresh if block is not None]
-        sequence.num_computed_tokens = len(hits) * self._block_size
+        sequence.num_computed_tokens = start
         if sequence.first_scheduled_s is None:  # what it finds of its own after a preemption is no hit
             sequence.cached_tokens = sequence.num_computed_tokens
             self.prefix_query_tokens += len(sequence)

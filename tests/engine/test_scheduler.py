@@ -214,6 +214,19 @@ def test_a_shared_beginning_is_computed_once() -> None:
     assert pool.is_used(second.block_table[0])
 
 
+def test_nobody_is_admitted_before_some_of_its_prompt_can_be_computed() -> None:
+    _, scheduler = make(chunk_tokens=16)
+    prompt = list(range(14))  # leaves 2 of the step's 16, no tile
+    first, second = sequence(1, prompt), sequence(2, prompt)
+    scheduler.add(first)
+    scheduler.add(second)
+    assert [chunk.sequence for chunk in step(scheduler)[0]] == [first]
+    assert (list(scheduler.waiting), second.block_table) == ([second], [])
+    step(scheduler)
+    assert second.cached_tokens == TILE, "what the first has published meanwhile"
+    assert scheduler.prefix_query_tokens == 28
+
+
 @pytest.mark.parametrize("length", [8, 16])
 def test_the_last_token_of_a_cached_prompt_is_computed_still(length: int) -> None:
     _, scheduler = make()
