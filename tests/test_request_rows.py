@@ -56,6 +56,18 @@ async def test_a_success(logged_server: LoggedServer, client: httpx.AsyncClient,
     assert (row.prompt, row.completion) == (None, None)
 
 
+async def test_cached_tokens_of_several_choices_count_once(
+    logged_server: LoggedServer, client: httpx.AsyncClient
+) -> None:
+    fields = {"model": MODEL, "prompt": "What is remembered need not be read again. " * 40, "max_tokens": 1, "n": 3}
+    await client.post(TEXT, json=fields)
+    response = await client.post(TEXT, json=fields)
+    usage = response.json()["usage"]
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert 256 <= cached < usage["prompt_tokens"]
+    assert (await logged_server.row(response.headers["x-request-id"])).cached_tokens == cached
+
+
 @pytest.mark.parametrize(
     ("fields", "headers", "status", "http_status", "error_type", "model_name"),
     [
