@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from handler.engine.config import ModelConfig, parse_config
-from handler.engine.cuda import kernel_set, varlen
+from handler.engine.cuda import varlen
 from handler.engine.cuda.attention import DecodeRows, Prompts, gather_decode, gather_prompts
 from handler.engine.cuda.kernel_set import choose_kernels, torch_argmax
+from handler.engine.cuda.probe import Probe
 from handler.engine.kernels import TorchKernels
 
 CPU = torch.device("cpu")
@@ -45,7 +47,7 @@ def test_where_nothing_else_works_torch_does(caplog: pytest.LogCaptureFixture) -
     assert (kernels.name, kernels.block_tokens) == ("torch", 32)
     assert (kernels.decode, kernels.prompt, kernels.argmax) == (gather_decode, gather_prompts, torch_argmax)
     assert isinstance(kernels.elementwise, TorchKernels)
-    assert "varlen attention is not used: NotImplementedError" in caplog.text
+    assert "varlen attention over block tables is not used: NotImplementedError" in caplog.text
     assert "Triton is not used: ModuleNotFoundError" in caplog.text
 
 
@@ -84,6 +86,58 @@ def test_varlen_attention_is_taken_with_its_page_size_where_it_works(monkeypatch
     assert (kernels.decode, kernels.prompt) == (varlen.varlen_decode, varlen.varlen_prompts)
 
 
+def varlen_without_block_tables(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    first_rows: Tensor,
+    first_keys: Tensor,
+    most_rows: int,
+    longest: int,
+    *,
+    window_size: tuple[int, int],
+) -> Tensor:
+    """What torch 2.11's `varlen_attn` is documented to do, for the arguments that we give it."""
+    rows, ends = first_rows.diff().tolist(), first_keys.diff().tolist()
+    assert (most_rows, longest) == (max(rows), max(ends))
+    left, right = window_size
+    assert right == 0
+    parts = []
+    for index, (num_rows, end) in enumerate(zip(rows, ends, strict=True)):
+        chunk = slice(first_rows[index], first_rows[index + 1])
+        context = slice(first_keys[index], first_keys[index + 1])
+        one = Prompts(torch.zeros(1, 1, dtype=torch.int32), first_rows, first_keys, [(num_rows, end)])
+        window = None if left == -1 else left + 1
+        parts.append(gather_prompts(queries[chunk], keys[None, context], values[None, context], one, window))
+    return torch.cat(parts).view(queries.shape)
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_varlen_attention_without_block_tables_gets_keys_laid_end_to_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_without_block_tables)
+    kernels = choose_kernels(config(), CPU, torch.float32)
+    assert (kernels.name, kernels.block_tokens, kernels.decode) == ("gathered varlen", 32, gather_decode)
+    assert isinstance(kernels.prompt, varlen.GatheredVarlen)
+    assert "varlen attention over block tables is not used: TypeError" in caplog.text
+
+
+def test_gathered_keys_are_those_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_without_block_tables)
+    keys, values = torch.randn(2, 20, 32, 2, 16)
+    kernel = varlen.GatheredVarlen()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        queries, tables = torch.randn(60, 4, 16), torch.randperm(20, dtype=torch.int32)[:12].view(3, 4)
+        spans = [(9, 70), (10, 10), (41, 100)]
+        first_rows, ends = torch.tensor([0, 9, 19, 60], dtype=torch.int32), torch.tensor([70, 10, 100])
+        prompts = Prompts(tables, first_rows, ends, spans)
+        for window in (None, 7):
+            expected = gather_prompts(queries, keys, values, prompts, window)
+            torch.testing.assert_close(kernel(queries, keys, values, prompts, window), expected)
+
+
 @pytest.mark.usefixtures("no_triton")
 def test_a_kernel_that_errs_is_passed_over(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def one_key_too_many(*arguments: object, window_size: tuple[int, int], **named: object) -> Tensor:
@@ -92,7 +146,7 @@ def test_a_kernel_that_errs_is_passed_over(monkeypatch: pytest.MonkeyPatch, capl
 
     monkeypatch.setattr(varlen, "varlen_attn", one_key_too_many)
     assert choose_kernels(config(), CPU, torch.float32).name == "torch"
-    assert "varlen attention is not used: ArithmeticError: it differs from torch by 0." in caplog.text
+    assert "varlen attention over block tables is not used: ArithmeticError: it differs from torch by 0." in caplog.text
 
 
 @pytest.mark.skipif(
@@ -107,10 +161,35 @@ def test_triton_does_what_it_does_better() -> None:
 
 
 def test_a_result_that_is_no_number_is_no_result() -> None:
-    probe = kernel_set._Probe(config(), 32, CPU, torch.float32)
+    probe = Probe(config(), 32, CPU, torch.float32)
 
     def nowhere(queries: Tensor, keys: Tensor, values: Tensor, rows: DecodeRows, window: int | None) -> Tensor:
         return queries.flatten(1) * float("nan")
 
     with pytest.raises(ArithmeticError, match="differs from torch by nan"):
         probe.check_decode(nowhere)
+
+
+class WrongSilu(TorchKernels):
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        return super().silu_mul(gate_up) * 1.1
+
+
+class WrongPlace(TorchKernels):
+    def rotate_and_store(self, heads: Tensor, *arguments: Any) -> Tensor:
+        return super().rotate_and_store(heads, *arguments[:-1], arguments[-1] + 1)
+
+
+@pytest.mark.parametrize("kernels", [WrongSilu(), WrongPlace()])
+def test_elementwise_kernels_are_tried_as_well(kernels: TorchKernels) -> None:
+    probe = Probe(config(), 32, CPU, torch.float32)
+    probe.check_elementwise(TorchKernels())
+    with pytest.raises(ArithmeticError, match="differs from torch by"):
+        probe.check_elementwise(kernels)
+
+
+def test_an_argmax_must_find_the_largest() -> None:
+    probe = Probe(config(), 32, CPU, torch.float32)
+    probe.check_argmax(torch_argmax)
+    with pytest.raises(ArithmeticError, match="a larger logit"):
+        probe.check_argmax(lambda logits: logits.argmin(dim=-1))
