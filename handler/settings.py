@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_batch_size: sequences in one step of one device at most.
         max_model_len: tokens of prompt and completion together; None takes the model's own limit.
         prefill_chunk_tokens: prompt tokens computed in one step at most, beside the decoding sequences.
-        kv_cache_fraction: share of the memory that is free after loading which the KV cache may take.
+        kv_cache_fraction: share of the memory free after loading that the KV cache may take; None: the device decides.
         speculation_tokens: tokens guessed ahead in one step at most, by prompt lookup; None leaves it to the backend.
         max_queued_requests: sequences that may wait beyond max_batch_size before requests are refused.
         default_max_tokens: where a request names none; None generates up to the model's limit.
@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
-    kv_cache_fraction: float = 0.25
+    kv_cache_fraction: float | None = None
     speculation_tokens: int | None = None
     max_queued_requests: int = 256
     default_max_tokens: int | None = None

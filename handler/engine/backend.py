@@ -36,6 +36,8 @@ from handler.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 TORCH_BLOCK_TOKENS = 32
+KV_CACHE_FRACTIONS = {"cpu": 0.25, "cuda": 0.8}
+"""Where the settings leave it open. A GPU's memory is the engine's, up to what a step needs; the host's is not."""
 NATIVE_SPECULATION_TOKENS = 5
 """A few rows more cost a step little while it waits for the weights (docs/performance.md). Elsewhere: not measured."""
 
@@ -73,6 +75,10 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: the KV cache does not fit into memory, or the settings do not suit the kernels.
             SnapshotError: the snapshot is damaged or not supported.
         """
+        if self.precision.device.type == "cuda":
+            torch.cuda.set_device(self.precision.device)
+            # Where torch's own attention computes prompts, cuDNN's would make a plan for each new length of one.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         if not isinstance(self.architecture, OwnArchitecture):
             with self.timeline.phase("weights"):
                 tensors = iter_tensors(self.directory)
@@ -116,7 +122,6 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
 
     def _cuda(self, config: ModelConfig) -> Backend:
         device, dtype = self.precision.device, self.precision.dtype
-        torch.cuda.set_device(device)
         with self.timeline.phase("kernels"):
             kernels = choose_kernels(config, device, dtype)
         tile = tile_tokens(kernels.block_tokens, self.options)
@@ -163,13 +168,14 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
             return num_blocks, KvCache(shape, num_blocks, block_size, device, dtype)
 
     def _plan(self, block_size: int, dtype: torch.dtype) -> int:
+        fraction, device = self.options.kv_cache_fraction, self.precision.device
         return plan_blocks(
             self.architecture.shape,
             max_model_len=self.max_model_len,
             max_batch_size=self.options.max_batch_size,
             block_size=block_size,
-            free_bytes=free_memory_bytes(self.precision.device),
-            fraction=self.options.kv_cache_fraction,
+            free_bytes=free_memory_bytes(device),
+            fraction=KV_CACHE_FRACTIONS[device.type] if fraction is None else fraction,
             dtype=dtype,
         )
 

@@ -87,6 +87,7 @@ def plan_blocks(
 def free_memory_bytes(device: torch.device) -> int:
     """Memory that can still be taken on `device`; on the CPU the limit of the control group counts as well."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading left in torch's allocator would count as taken
         return torch.cuda.mem_get_info(device)[0]
     available = psutil.virtual_memory().available
     limited = control_group_free_bytes(Path("/sys/fs/cgroup"))

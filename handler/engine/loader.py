@@ -67,11 +67,13 @@ def load_int8_decoder(
 
 def _build(parameter: Parameter, tensors: dict[str, Tensor], precision: Precision) -> Tensor | Linear:
     """The parameter in its final form, on its device."""
+    # Moved before they are fused: on the host that would copy most of the model once more.
+    tensors = {name: tensor.to(precision.device) for name, tensor in tensors.items()}
     weight = parameter.fused_weight(tensors)
     if parameter.kind == "norm":
-        return weight.to(precision.device, precision.dtype)
+        return weight.to(precision.dtype)
     if parameter.kind == "embedding":
-        return weight.to(precision.device)  # rows are converted when looked up; on the CPU it stays mapped
+        return weight  # rows are converted when looked up; on the CPU it stays mapped
     return precision.linear(weight, parameter.fused_bias(tensors))
 
 

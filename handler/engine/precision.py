@@ -44,6 +44,8 @@ def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> P
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError("MODEL_DEVICE", f"{name} asked for, but torch finds no CUDA device")
+    if name == "cuda":
+        name = "cuda:0"  # torch.cuda.set_device takes none without an index
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -234,7 +234,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_size: int = 16
     max_model_len: int | None = None
     prefill_chunk_tokens: int = 256
-    kv_cache_fraction: float = 0.25
+    kv_cache_fraction: float | None = None
     speculation_tokens: int | None = None
 
 

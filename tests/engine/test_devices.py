@@ -8,6 +8,7 @@ import torch
 
 from handler.engine import devices as devices_module
 from handler.engine.devices import Placement, control_group_cpus, enter_device, place_engines
+from handler.engine.precision import resolve_precision
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
 from tests.engine.conftest import num_threads
@@ -47,6 +48,11 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_setting_names_devices(three_gpus: None, setting: str, expected: list[str]) -> None:
     assert devices(setting) == expected
+
+
+@pytest.mark.parametrize(("setting", "index"), [("auto", 0), ("cuda", 0), ("cuda:2", 2)])
+def test_parameters_live_on_a_device_with_an_index(three_gpus: None, setting: str, index: int) -> None:
+    assert resolve_precision(EngineOptions(device=setting)).device == torch.device("cuda", index)
 
 
 def test_without_cuda_auto_is_the_cpu(no_gpu: None) -> None:

@@ -59,6 +59,7 @@ class Fp8Linear:
         """Quantise and multiply."""
         quantised, scales = quantise_rows_fp8(_filled(x, 0, self._weight.shape[0] - x.shape[1]))
         out = self._product(quantised, self._weight, scales, self._scales)[:, : self._num_outputs].to(x.dtype)
+        out = out.contiguous()  # where columns were filled up the rows lie apart, which kernels do not expect
         return out if self._bias is None else out + self._bias
 
 

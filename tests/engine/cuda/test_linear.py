@@ -88,6 +88,13 @@ def test_the_fp8_product_is_that_of_the_rounded_operands(
 
 
 @needs_fp8
+def test_rows_lie_one_behind_the_other_where_columns_were_filled_up() -> None:
+    product = find_scaled_product(CPU, torch.float32)
+    assert product is not None
+    assert Fp8Linear(random(7, 32), None, product)(random(3, 32)).is_contiguous()
+
+
+@needs_fp8
 def test_zeros_stay_zeros() -> None:
     product = find_scaled_product(CPU, torch.float32)
     assert product is not None
