@@ -122,6 +122,21 @@ def test_long_contexts_are_split_no_further(device: torch.device, monkeypatch: p
     assert_close(found, gather_decode(queries, keys, values, rows, None))
 
 
+@pytest.mark.parametrize("window", [None, 300])
+def test_splits_are_the_same_however_many_programs_share_them(
+    window: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, values = (random(24, 64, 2, 16, seed=seed, dtype=torch.float32, device=device) for seed in (1, 2))
+    queries = random(2, 4, 16, seed=3, dtype=torch.float32, device=device)
+    tables = torch.arange(24, dtype=torch.int32, device=device).view(2, 12)
+    rows = DecodeRows(tables, torch.tensor([765, 70], dtype=torch.int32, device=device))
+    found = decode_attention(queries, keys, values, tables, rows.lengths, window)
+    assert_close(found, gather_decode(queries, keys, values, rows, window))
+    for programs in (1, 2 * 2 * 3):
+        monkeypatch.setattr(decode, "_PROGRAMS", programs)
+        assert torch.equal(decode_attention(queries, keys, values, tables, rows.lengths, window), found)
+
+
 @pytest.mark.parametrize(("rows", "width"), [(1, 5), (3, 4096), (2, 10000)])
 def test_argmax(rows: int, width: int, device: torch.device) -> None:
     logits = random(rows, width, seed=rows, dtype=torch.float32, device=device)

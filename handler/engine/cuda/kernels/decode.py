@@ -18,6 +18,9 @@ _TILE = 64
 _MAX_SPLITS = 32
 """A longer context has longer splits, not more of them: the grid of a captured graph must hold them all."""
 _MIN_SPLIT_TILES = 2
+_PROGRAMS = 2048
+"""More do not run side by side on a large GPU, and in a short context most would only come and go: where rows and heads
+are that many already, one program takes all splits of a context in turn."""
 _MIN_DOT_ROWS = 16
 """The matrix units take no fewer rows; the query heads that share keys are filled up to it."""
 
@@ -56,19 +59,19 @@ def _attend_split(
     MAX_SPLITS: tl.constexpr,
     MIN_TILES: tl.constexpr,
 ):
-    """One program a sequence, key head and split: attention of the head's GROUP queries over the split's keys."""
+    """Attention of a head's GROUP queries over one split's keys. A program takes every so many-th split of one."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
-    split = tl.program_id(2)
     length = tl.load(lengths + row)
     first, first_tile, split_tiles = _span(length, WINDOW, TILE, MAX_SPLITS, MIN_TILES)
-    begin = (first_tile + split * split_tiles) * TILE
-    end = tl.minimum(begin + split_tiles * TILE, length)
-    if begin < end:
-        group = tl.arange(0, ROWS)
-        columns = tl.arange(0, PADDED_DIM)
-        query_mask = (group[:, None] < GROUP) & (columns[None, :] < DIM)
-        head = row * num_kv_heads * GROUP + kv_head * GROUP + group  # (ROWS,)
+    num_splits = ((length + TILE - 1) // TILE - first_tile + split_tiles - 1) // split_tiles
+    group = tl.arange(0, ROWS)
+    columns = tl.arange(0, PADDED_DIM)
+    query_mask = (group[:, None] < GROUP) & (columns[None, :] < DIM)
+    head = row * num_kv_heads * GROUP + kv_head * GROUP + group  # (ROWS,)
+    for split in range(tl.program_id(2), num_splits, tl.num_programs(2)):
+        begin = (first_tile + split * split_tiles) * TILE
+        end = tl.minimum(begin + split_tiles * TILE, length)
         query = tl.load(queries + head[:, None] * DIM + columns[None, :], mask=query_mask, other=0.0)
         maximum = tl.full((ROWS,), float("-inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
@@ -150,6 +153,7 @@ def decode_attention(
     pages = tables.shape[1]
     reach = pages * block_size if window is None else min(window + _TILE, pages * block_size)
     num_splits = min(_MAX_SPLITS, -(-reach // (_TILE * _MIN_SPLIT_TILES)))
+    num_programs = min(num_splits, max(1, _PROGRAMS // (num_rows * num_kv_heads)))
     partial = queries.new_empty(num_rows, num_heads, _MAX_SPLITS, dim, dtype=torch.float32)
     maxima, sums = queries.new_empty(2, num_rows, num_heads, _MAX_SPLITS, dtype=torch.float32)
     out = torch.empty_like(queries)
@@ -161,7 +165,7 @@ def decode_attention(
         "MAX_SPLITS": _MAX_SPLITS,
         "MIN_TILES": _MIN_SPLIT_TILES,
     }
-    _attend_split[(num_rows, num_kv_heads, num_splits)](
+    _attend_split[(num_rows, num_kv_heads, num_programs)](
         queries,
         key_cache,
         value_cache,
