@@ -11,6 +11,7 @@ that what was measured survives whatever ends the session.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 import bench
 from bench.environment import look_around
@@ -30,6 +32,21 @@ _DEADLINE_S = 540.0
 _LEAST_S = 15.0
 _GRACE_S = 5.0
 _TAIL = 4000
+_KV_CACHE_FRACTION = "0.6"
+"""Holds 256 sequences of the large model on 80 GB, and leaves room for the buffers that measure bandwidth."""
+_BARE_PYTEST = (
+    "-m",
+    "pytest",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-c",
+    os.devnull,
+    "--rootdir",
+    str(_ROOT),
+    "--noconftest",
+)
+"""Without the suite's configuration and fixtures: they ask for packages that such a machine may not have."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +78,7 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parts(shape: str, small_shape: str, clients: Sequence[int]) -> list[Part]:
-    """The session in its order: tests, the large model against its peer, the small one, HTTP, other precisions."""
+    """The session in its order: tests, the large model and its peer, the small one, HTTP, other precisions."""
     counts = ",".join(map(str, clients))
     most = str(clients[-1])
     large = ("-m", "bench", "engine", "--random-model", shape, "--rounds", "1", "--tokens", "128")
@@ -69,6 +86,7 @@ def parts(shape: str, small_shape: str, clients: Sequence[int]) -> list[Part]:
     engine, peer = ("--parts", "engine"), ("--peer", "transformers-batch")
     http = ("--parts", "engine,http", "--requests", "1", "--clients", most)
     found = [
+        Part(name="model", command=("-m", "bench.models", shape), limit_s=150.0, has_result=False),
         Part(name="large", command=(*large, *engine, "--clients", counts, "--profile"), limit_s=150.0),
         Part(name="large-peer", command=(*large, *engine, *peer, "--clients", counts), limit_s=180.0),
         Part(name="small", command=(*small, *engine, "--clients", "1", "--profile"), limit_s=90.0),
@@ -81,7 +99,7 @@ def parts(shape: str, small_shape: str, clients: Sequence[int]) -> list[Part]:
         )
         found.append(part)
     if (_ROOT / "tests" / "cuda").is_dir():
-        command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(_ROOT / "tests" / "cuda"))
+        command = (*_BARE_PYTEST, str(_ROOT / "tests" / "cuda"))
         found.insert(0, Part(name="tests", command=command, limit_s=150.0, has_result=False))
     return found
 
@@ -151,7 +169,8 @@ def main() -> int:
 def _run(command: Sequence[str], environ: Mapping[str, str], limit_s: float) -> tuple[str | None, str]:
     """What went wrong, if anything, and what was printed."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    full = os.environ | dict(environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    full = {"KV_CACHE_FRACTION": _KV_CACHE_FRACTION} | os.environ | dict(environ) | own
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(command, env=full, stdout=log, stderr=subprocess.STDOUT, cwd=_ROOT)  # noqa: S603
         try:
@@ -165,13 +184,18 @@ def _run(command: Sequence[str], environ: Mapping[str, str], limit_s: float) -> 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask first, for the benchmark ends its own children when asked."""
+    """Ask first, for the benchmark ends its own children when asked; none may keep the card from the next part."""
+    family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(family, _GRACE_S)
 
 
 if __name__ == "__main__":

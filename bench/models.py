@@ -1,5 +1,7 @@
 """Snapshots with random weights in the shape of well-known models: what a speed benchmark needs where no hub is.
 
+`python -m bench.models SHAPE` writes one ahead of the benchmark that wants it.
+
 Weights are one block of random numbers, laid down again and again: they are written as fast as the disk takes them,
 and never more than that block is in memory. Every token id has a text of its own, so that each generated token is
 streamed as one would be of a trained model. Values of such a model mean nothing.
@@ -7,11 +9,14 @@ streamed as one would be of a trained model. Values of such a model mean nothing
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import tokenizers
@@ -25,6 +30,7 @@ from handler.engine.weights.safetensors import SINGLE_FILE
 from handler.engine.weights.specs import TensorSpec
 from handler.prepare.documents import write_json
 from handler.prepare.safetensors_stream import write_safetensors
+from handler.settings import Settings
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -149,3 +155,18 @@ def word_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def main() -> int:
+    """Write the snapshot and say where it is."""
+    parser = argparse.ArgumentParser(prog="python -m bench.models", description="Write a model with random weights.")
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("--dtype", choices=get_args(Dtype), default="bfloat16", help="of the weights")
+    args = parser.parse_args()
+    home = Settings.from_env(os.environ).pilotlight_home
+    sys.stdout.write(f"{random_model(args.shape, args.dtype, home).directory}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

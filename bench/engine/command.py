@@ -54,7 +54,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     contenders = _ours(args, plan, environ, engine) + _peers(args, plan, settings, python)
     environment = look_around()
     rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), _progress)  # noqa: S311  (an order)
-    profile = _profile(engine, failures) if args.profile else None
     result = Result(
         benchmark="engine",
         arguments=tuple(sys.argv[1:]),
@@ -66,15 +65,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         failures=tuple(failures),
         summary=summaries(rounds),
         ratios=ratios(rounds, plan.clients),
-        profile=profile,
+        profile=None,
     )
-    if args.out is not None:
-        write_result(result, args.out)
+    _keep(result, args.out)
+    if args.profile:  # the figures are safe: who ends this now loses the profile only
+        profile = _profile(engine, failures)
+        result = msgspec.structs.replace(result, profile=profile, failures=tuple(failures))
+        _keep(result, args.out)
     if args.json:
         sys.stdout.write(encode_result(result).decode())
     else:
         show(result)
     return 1 if failures else 0
+
+
+def _keep(result: Result, out: Path | None) -> None:
+    if out is not None:
+        write_result(result, out)
 
 
 def run_rounds(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from bench import cuda_session
@@ -43,6 +44,22 @@ def test_a_part_that_fails_is_written_down_and_the_others_go_on(tmp_path: Path) 
     assert (found["good"]["error"], found["good"]["result"]) == (None, {"speed": 1})
     assert (found["half"]["error"], found["half"]["result"]) == ("it ended with 1", {"speed": 1})
     assert found["environment"]["num_cpus"] >= 1
+
+
+def test_no_descendant_of_a_part_outlives_it(tmp_path: Path) -> None:
+    server = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
+    starts = (
+        "import pathlib, subprocess, sys, time\n"
+        f"command = [sys.executable, '-c', {server!r}]\n"
+        "server = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "server.stdout.readline()\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(server.pid))\n"
+        "time.sleep(60)"
+    )
+    run_session([part("drains", starts, limit_s=3.0, has_result=False)], 100.0, tmp_path / "session.json")
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_parts_without_time_are_named(tmp_path: Path) -> None:
@@ -94,4 +111,4 @@ def test_a_part_that_does_not_exist_is_named(
 
 def test_the_most_wanted_comes_first() -> None:
     names = [one.name for one in parts("llama-8b", "smollm2-135m", [1, 64, 256]) if one.name != "tests"]
-    assert names[:4] == ["large", "large-peer", "small", "large-http"]
+    assert names[:5] == ["model", "large", "large-peer", "small", "large-http"]

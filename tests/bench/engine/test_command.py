@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,21 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bench_engine(*arguments: str) -> int:
     return main(["bench", "engine", *arguments], {"bench": bench.cli})
+
+
+def test_who_ends_the_profile_keeps_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never_ends(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.engine.command._profile", never_ends)
+    out = tmp_path / "result.json"
+    with contextlib.suppress(KeyboardInterrupt):
+        bench_engine(
+            *SMALL, "--random-model", "tiny", "--parts", "engine", "--rounds", "1", "--profile", "--out", str(out)
+        )
+    result = msgspec.json.decode(out.read_bytes(), type=Result)
+    assert result.profile is None
+    assert result.summary["engine"]
 
 
 def test_a_whole_run(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
