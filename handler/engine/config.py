@@ -134,6 +134,9 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     if activation != "silu":
         raise UnsupportedModelError("activation", activation, ["silu"])
     num_heads = int(raw["num_attention_heads"])
+    num_kv_heads = int(raw.get("num_key_value_heads", family.default_kv_heads) or num_heads)
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_heads} attention heads cannot share {num_kv_heads} key-value heads evenly")
     attention_bias = bool(raw.get("attention_bias", False))
     rope = _rope_config(raw)
     stretched_tokens = int(rope.factor * rope.original_max_position_embeddings)
@@ -144,7 +147,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         intermediate_size=int(raw["intermediate_size"]),
         num_layers=int(raw["num_hidden_layers"]),
         num_heads=num_heads,
-        num_kv_heads=int(raw.get("num_key_value_heads", family.default_kv_heads) or num_heads),
+        num_kv_heads=num_kv_heads,
         head_dim=int(raw.get("head_dim") or family.default_head_dim or raw["hidden_size"] // num_heads),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         rope=rope,

@@ -13,10 +13,10 @@ from tests.tiny_models import VARIANTS, make_model
 
 BARE: dict[str, Any] = {
     "vocab_size": 100,
-    "hidden_size": 64,
+    "hidden_size": 512,
     "intermediate_size": 96,
     "num_hidden_layers": 30,
-    "num_attention_heads": 4,
+    "num_attention_heads": 32,
     "max_position_embeddings": 512,
 }
 NAMES = {
@@ -64,7 +64,7 @@ def test_what_a_file_leaves_out_is_what_transformers_takes(architecture: str, ch
 
 
 def test_no_number_of_key_heads_means_one_for_each_query_head() -> None:
-    assert parse("MistralForCausalLM", num_key_value_heads=None).num_kv_heads == 4
+    assert parse("MistralForCausalLM", num_key_value_heads=None).num_kv_heads == 32
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -165,6 +165,7 @@ def test_a_missing_field_is_named(field: str, tmp_path: Path) -> None:
         json.dumps(
             {"architectures": ["LlamaForCausalLM"]} | BARE | {"rope_scaling": {"type": "linear", "factor": "x"}}
         ),
+        json.dumps({"architectures": ["LlamaForCausalLM"]} | BARE | {"num_key_value_heads": 5}),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(content: str | None, tmp_path: Path) -> None:
