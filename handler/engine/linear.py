@@ -5,6 +5,7 @@ All are given weights as (out_features, in_features) and compute `x @ weight.T +
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import torch
@@ -66,12 +67,17 @@ class PackedLinear:
 class Int8Linear:
     """Symmetric int8 weights, one scale per output row; activations quantised anew in each call, one scale per row.
 
-    Integer sums are exact, so a row of the result has the same bits whatever other rows are in `x`. With two `digits`
-    what the first quantisation of `x` left over is quantised and multiplied as well.
+    Integer sums are exact, so a row of the result has the same bits whatever other rows are in `x`. Where the machine's
+    would not be, the lowest bit of each weight is multiplied on its own. With two `digits` what the first quantisation
+    of `x` left over is quantised and multiplied as well.
     """
 
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None, digits: int = 1) -> None:
         """`weight` int8 (out_features, in_features), `scales` and `bias` float32 (out_features,)."""
+        self._low_bits: Tensor | None = None
+        if weight.device.type == "cpu" and _sums_saturate():
+            self._low_bits = (weight & 1).t()
+            weight = weight >> 1
         self._weight = weight.t()
         self._scales = scales
         self._bias = bias
@@ -93,7 +99,21 @@ class Int8Linear:
 
     def _multiply(self, quantised: Tensor) -> Tensor:
         """Int8 (T, in_features) -> int32 (T, out_features)."""
-        return torch._int_mm(quantised, self._weight)  # noqa: SLF001  (the only int8 matmul torch has)
+        product = torch._int_mm(quantised, self._weight)  # noqa: SLF001  (the only int8 matmul torch has)
+        if self._low_bits is not None:
+            product = 2 * product + torch._int_mm(quantised, self._low_bits)  # noqa: SLF001
+        return product
+
+
+@functools.cache
+def _sums_saturate() -> bool:
+    """Whether torch's product of large int8 numbers is wrong here, as on x86 without VNNI.
+
+    There oneDNN adds two products in 16 bits, an activation's plus 128 among the factors ("Nuances of int8
+    computations" in its guide): 255 * 127 * 2 is too much for them, 255 * 64 * 2 is not.
+    """
+    largest = torch.full((2, 32), 127, dtype=torch.int8)
+    return int(torch._int_mm(largest, largest.t())[0, 0]) != 32 * 127 * 127  # noqa: SLF001
 
 
 def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from handler.engine.linear import FloatLinear, Int8Linear, Linear, PackedLinear, quantise_rows
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 
@@ -62,6 +68,29 @@ def test_the_error_is_within_its_bound(rows: int, inputs: int, outputs: int, bia
     error = (result.double() - exact).abs()
     assert (error <= bound + slack).all()
     assert error.mean() < exact.abs().mean() * 0.02
+
+
+EXACT = """
+import torch
+from handler.engine.linear import Int8Linear
+
+generator = torch.Generator().manual_seed(0)
+for rows, inputs, outputs in [(1, 576, 1536), (3, 33, 7), (40, 1536, 576)]:
+    weight = torch.randint(-127, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+    x = torch.randint(-127, 128, (rows, inputs), generator=generator, dtype=torch.int8)
+    weight[0] = x[0] = 127
+    sums = Int8Linear(weight, torch.ones(outputs), None)._multiply(x)
+    assert torch.equal(sums.long(), x.long() @ weight.long().t()), (rows, inputs, outputs)
+"""
+
+
+@pytest.mark.parametrize("instructions", ["DEFAULT", "AVX512_CORE", "AVX2", "SSE41"])
+def test_sums_are_exact_on_processors_without_int8_instructions_too(instructions: str) -> None:
+    environ = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}  # read once, when torch first multiplies
+    done = subprocess.run(
+        [sys.executable, "-c", EXACT], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
