@@ -91,8 +91,10 @@ PL_INLINE void score_group(const scratch_parts *s, int count, int first, int col
     }
 }
 
-/* sums[q] += scores[q][token] * values[token] over one page, for `vectors` vectors of the value from `d` on. */
-PL_INLINE void weigh_group(const scratch_parts *s, int count, int vectors, int first, int column, int d, int head_dim)
+/* sums[q] += scores[q][token] * values[token] over the first `tokens` of a page, for `vectors` vectors of the value
+ * from `d` on. */
+PL_INLINE void weigh_group(const scratch_parts *s, int count, int vectors, int first, int column, int tokens, int d,
+                           int head_dim)
 {
     const float *weight = s->scores + (size_t)first * STRETCH_TOKENS + column;
     float *sum = s->sums + (size_t)first * head_dim + d;
@@ -102,7 +104,7 @@ PL_INLINE void weigh_group(const scratch_parts *s, int count, int vectors, int f
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             total[q * vectors + v] = _mm512_loadu_ps(sum + (size_t)q * head_dim + v * PL_LANES);
-    for (int token = 0; token < PL_BLOCK_TOKENS; token++) {
+    for (int token = 0; token < tokens; token++) {
         const float *value = s->page + (size_t)token * head_dim + d;
         __m512 part[VALUE_VECTORS];
 #pragma GCC unroll 4
@@ -123,33 +125,34 @@ PL_INLINE void weigh_group(const scratch_parts *s, int count, int vectors, int f
             _mm512_storeu_ps(sum + (size_t)q * head_dim + v * PL_LANES, total[q * vectors + v]);
 }
 
-PL_INLINE void weigh_queries(const scratch_parts *s, int count, int first, int column, int head_dim)
+PL_INLINE void weigh_queries(const scratch_parts *s, int count, int first, int column, int tokens, int head_dim)
 {
     int d = 0;
     for (; d + VALUE_VECTORS * PL_LANES <= head_dim; d += VALUE_VECTORS * PL_LANES)
-        weigh_group(s, count, VALUE_VECTORS, first, column, d, head_dim);
+        weigh_group(s, count, VALUE_VECTORS, first, column, tokens, d, head_dim);
     for (; d < head_dim; d += PL_LANES)
-        weigh_group(s, count, 1, first, column, d, head_dim);
+        weigh_group(s, count, 1, first, column, tokens, d, head_dim);
 }
 
-PL_INLINE void page_group(const scratch_parts *s, int is_values, int count, int first, int column, int head_dim)
+PL_INLINE void page_group(const scratch_parts *s, int is_values, int count, int first, int column, int tokens,
+                          int head_dim)
 {
     if (is_values)
-        weigh_queries(s, count, first, column, head_dim);
+        weigh_queries(s, count, first, column, tokens, head_dim);
     else
         score_group(s, count, first, column, head_dim);
 }
 
-static void for_queries(const scratch_parts *s, int is_values, int num_queries, int column, int head_dim)
+static void for_queries(const scratch_parts *s, int is_values, int num_queries, int column, int tokens, int head_dim)
 {
     for (int first = 0; first < num_queries; first += MAX_GROUP) {
         switch (num_queries - first) {
-        case 1: page_group(s, is_values, 1, first, column, head_dim); break;
-        case 2: page_group(s, is_values, 2, first, column, head_dim); break;
-        case 3: page_group(s, is_values, 3, first, column, head_dim); break;
-        case 4: page_group(s, is_values, 4, first, column, head_dim); break;
-        case 5: page_group(s, is_values, 5, first, column, head_dim); break;
-        default: page_group(s, is_values, 6, first, column, head_dim); break;
+        case 1: page_group(s, is_values, 1, first, column, tokens, head_dim); break;
+        case 2: page_group(s, is_values, 2, first, column, tokens, head_dim); break;
+        case 3: page_group(s, is_values, 3, first, column, tokens, head_dim); break;
+        case 4: page_group(s, is_values, 4, first, column, tokens, head_dim); break;
+        case 5: page_group(s, is_values, 5, first, column, tokens, head_dim); break;
+        default: page_group(s, is_values, 6, first, column, tokens, head_dim); break;
         }
     }
 }
@@ -205,7 +208,7 @@ void pl_attend(const pl_cache *cache, const pl_heads *heads, const pl_span *span
         for (int column = 0; column < columns; column += PL_BLOCK_TOKENS) {
             int block = span->block_table[(stretch + column) / PL_BLOCK_TOKENS];
             widen(cache->keys + page_of(heads, block, kv_head), PL_BLOCK_TOKENS * head_dim, s.page);
-            for_queries(&s, 0, num_queries, column, head_dim);
+            for_queries(&s, 0, num_queries, column, PL_BLOCK_TOKENS, head_dim);
         }
         for (int q = 0; q < num_queries; q++) {
             int own = position + q / group; /* the last key that this query sees */
@@ -218,7 +221,8 @@ void pl_attend(const pl_cache *cache, const pl_heads *heads, const pl_span *span
         for (int column = 0; column < columns; column += PL_BLOCK_TOKENS) {
             int block = span->block_table[(stretch + column) / PL_BLOCK_TOKENS];
             widen(cache->values + page_of(heads, block, kv_head), PL_BLOCK_TOKENS * head_dim, s.page);
-            for_queries(&s, 1, num_queries, column, head_dim);
+            int left = columns - column; /* what lies behind was another sequence's, and 0 * NaN is NaN */
+            for_queries(&s, 1, num_queries, column, left < PL_BLOCK_TOKENS ? left : PL_BLOCK_TOKENS, head_dim);
         }
     }
     for (int q = 0; q < num_queries; q++) {

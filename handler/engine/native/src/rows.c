@@ -47,7 +47,7 @@ void pl_quantise_row(const float *x, int size, pl_quantised *to, int row)
             _mm_storeu_si128((void *)(value + i), _mm512_cvtsepi32_epi8(rounded));
         }
         to->scale[index] = scale;
-        to->sum[index] = 128 * _mm512_reduce_add_epi32(sum);
+        to->sum[index] = isnan(scale) ? 0 : 128 * _mm512_reduce_add_epi32(sum); /* NaN's integers would overflow */
     }
 }
 

@@ -6,10 +6,11 @@
 
 #define PL_INLINE static inline __attribute__((always_inline))
 
-/* e^x for x in [-87, 88]; arguments outside are taken as the border. Relative error below 2e-7 (Cephes' polynomial). */
+/* e^x for x in [-87, 88]; arguments outside are taken as the border. NaN stays NaN: of two
+ * operands min and max return the second if one is NaN. Relative error below 2e-7 (Cephes' polynomial). */
 PL_INLINE __m512 pl_exp(__m512 x)
 {
-    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.0f)), _mm512_set1_ps(88.0f));
+    x = _mm512_min_ps(_mm512_set1_ps(88.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), x));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
