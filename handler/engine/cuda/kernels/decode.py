@@ -59,7 +59,7 @@ def _attend_split(
     MAX_SPLITS: tl.constexpr,
     MIN_TILES: tl.constexpr,
 ):
-    """Attention of a head's GROUP queries over one split's keys. A program takes every so many-th split of one."""
+    """Attention of a head's GROUP queries over one split's keys. A program takes every so many-th one."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     length = tl.load(lengths + row)
