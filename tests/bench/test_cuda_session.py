@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,20 +47,24 @@ def test_a_part_that_fails_is_written_down_and_the_others_go_on(tmp_path: Path) 
     assert found["environment"]["num_cpus"] >= 1
 
 
-def test_no_descendant_of_a_part_outlives_it(tmp_path: Path) -> None:
+def test_no_descendant_of_a_part_outlives_it() -> None:
     server = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     )
     starts = (
-        "import pathlib, subprocess, sys, time\n"
+        "import subprocess, sys, time\n"
         f"command = [sys.executable, '-c', {server!r}]\n"
         "server = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)\n"
         "server.stdout.readline()\n"
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(server.pid))\n"
+        "print(server.pid, flush=True)\n"
         "time.sleep(60)"
     )
-    run_session([part("drains", starts, limit_s=3.0, has_result=False)], 100.0, tmp_path / "session.json")
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        server_pid = int(process.stdout.readline())
+        assert psutil.pid_exists(server_pid)
+        cuda_session._end(process)
+    assert not psutil.pid_exists(server_pid)
 
 
 def test_parts_without_time_are_named(tmp_path: Path) -> None:

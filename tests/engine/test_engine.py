@@ -421,7 +421,7 @@ import pathlib, queue, sys
 from handler.boot import BootTimeline
 from handler.engine.engine import Engine
 from handler.engine.snapshot import Manifest, Snapshot
-from handler.engine.types import Batch, EngineOptions, SamplingParams
+from handler.engine.types import EngineOptions, SamplingParams
 manifest = Manifest(format_version=1, source="", name="tiny", files=(), created_at="")
 engine = Engine(Snapshot(pathlib.Path(sys.argv[1]), "tiny", manifest), EngineOptions(device="cpu"), BootTimeline())
 posted, boot, events = queue.SimpleQueue(), [], []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,6 +159,25 @@ def test_triton_does_what_it_does_better() -> None:
     assert (kernels.name, kernels.block_tokens, kernels.prompt) == ("triton, torch", 32, gather_prompts)
     assert kernels.decode is not gather_decode
     assert type(kernels.elementwise).__name__ == "TritonKernels"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None or torch.cuda.is_available(),
+    reason="Triton comes with torch's CUDA builds, and interprets where there is no GPU",
+)
+@pytest.mark.parametrize(
+    ("kernel", "wrong"),
+    [
+        ("fused.TritonKernels.silu_mul", lambda _, gate_up: gate_up.chunk(2, dim=-1)[0]),
+        ("argmax.argmax", lambda logits: logits.argmin(dim=-1)),
+    ],
+)
+def test_triton_is_passed_over_whichever_of_its_kernels_errs(
+    kernel: str, wrong: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(f"handler.engine.cuda.kernels.{kernel}", wrong)
+    assert choose_kernels(config(), CPU, torch.float32).name == "torch"
+    assert "Triton is not used: ArithmeticError" in caplog.text
 
 
 def test_a_result_that_is_no_number_is_no_result() -> None:
