@@ -23,14 +23,17 @@ from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
 from handler.errors import EngineError, PilotlightError
-from handler.formats import ChatFormat, TextFormat
+from handler.formats.chat import ChatFormat
+from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
 from handler.logs import FIELDS
 from handler.metrics import Metrics
 from handler.openapi import DOCS_PAGE, describe_api, docs_directory
 from handler.requestlog.sink import LogSink
-from handler.schema import ErrorBody, ErrorDetail, Model, ModelList, encode_json
+from handler.schema.codec import encode_json
+from handler.schema.errors import ErrorBody, ErrorDetail
+from handler.schema.models import Model, ModelList
 from handler.service import ServesModel, Service
 from handler.settings import Settings
 from handler.trace import trace_of

@@ -12,8 +12,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from handler.engine.loaded import LoadedModel
-from handler.engine.types import SamplingParams
 from handler.errors import (
     BodyTooLargeError,
     ClientDisconnectedError,
@@ -22,12 +20,10 @@ from handler.errors import (
     StoppingError,
     UnsupportedMediaTypeError,
 )
-from handler.formats import Format
+from handler.formats.format import Answer, Format, Head, RequestT
 from handler.generation import Generation
-from handler.http_errors import error_body
-from handler.schema import RequestT
 from handler.service import Service
-from handler.sse import DONE, HEADERS, error_event
+from handler.sse import HEADERS
 from handler.trace import RequestTrace, trace_of
 
 _LAST_WORDS_S = 1.0
@@ -68,86 +64,49 @@ class CompletionEndpoint(Generic[RequestT]):
         if not reply.has_started:
             raise error
         trace.fail(error)
-        if not reply.is_stream:
+        if reply.streamed is None:
             return
         with contextlib.suppress(TimeoutError):  # a client that reads nothing does not read this either
             async with asyncio.timeout(_LAST_WORDS_S):
-                await reply.write(error_event(error_body(error)), last=True)
+                await reply.write(reply.streamed.failure(error), last=True)
 
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply) -> None:
         service, form = self._service, self._format
         request = form.decode(body)
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)
-        n, prompts_asked = request.n or 1, form.count_prompts(request)
-        with service.admission.admit(prompts_asked * n, "prompt" if prompts_asked > 1 else "n"):
+        with service.admission.admit(*form.count_sequences(request)):
             model = await service.model()
-            prompts, params = await run_in_threadpool(self._prepare, request, model)
+            plan = await run_in_threadpool(form.plan, request, model, service.params_factory(model))
             if service.settings.log_prompts:
                 trace.prompt = form.logged_prompt(request)
-            generation = Generation(prompts, params, n, trace, service.metrics)
-            head: dict[str, str | int] = {
-                "id": form.id_prefix + trace.request_id,
-                "object": form.chunk_object,
-                "created": int(trace.created_at.timestamp()),
-                "model": model.info.name,
-            }
+            generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics)
+            head = Head(trace.request_id, int(trace.created_at.timestamp()), model.info.name)
+            answer = form.answer(request, head, generation, model)
             try:
                 generation.submit(service.engine)
                 if request.stream:
-                    with_usage = request.stream_options is not None and request.stream_options.include_usage
-                    await self._stream(generation, head, model, trace, reply, with_usage=with_usage)
+                    await self._stream(generation, answer, trace, reply)
                 else:
-                    await self._collect(generation, head, model, trace, reply)
+                    await self._collect(generation, answer, trace, reply)
             finally:
                 generation.cancel()
 
-    def _prepare(self, request: RequestT, model: LoadedModel) -> tuple[list[list[int]], SamplingParams]:
-        """Tokens of all prompts, and the parameters they share. Runs in the thread pool."""
-        factory = self._service.params_factory(model)
-        prompts = [factory.check_prompt(tokens, path) for path, tokens in self._format.tokenize(request, model)]
-        return prompts, factory.build(request, max(map(len, prompts)))
-
-    async def _collect(
-        self,
-        generation: Generation,
-        head: dict[str, str | int],
-        model: LoadedModel,
-        trace: RequestTrace,
-        reply: Reply,
-    ) -> None:
+    async def _collect(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         async for _ in generation.events():
             pass
-        answer = self._format.whole(head, generation, model.tokenizer)
+        whole = answer.whole()
         self._log_completion(generation, trace)
-        await reply.whole(answer)
+        await reply.whole(whole)
 
-    async def _stream(
-        self,
-        generation: Generation,
-        head: dict[str, str | int],
-        model: LoadedModel,
-        trace: RequestTrace,
-        reply: Reply,
-        *,
-        with_usage: bool,
-    ) -> None:
-        form = self._format
-        frames = form.frames(head, with_usage=with_usage)
+    async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         async for choice, event in generation.events():
             if not reply.has_started:  # an error before the first token is still a response of its own
-                await reply.start_stream()
-                for each in generation.choices:
-                    await reply.write(form.opening(frames, each.index))
-            if event.text or (event.finish_reason is not None and event.logprobs is not None):
-                logprobs = form.logprobs(choice, choice.take_logprobs(), model.tokenizer)
-                await reply.write(frames.text(choice.index, event.text, logprobs))
-            if event.finish_reason is not None:
-                await reply.write(form.closing(frames, choice))
-        if with_usage:
-            await reply.write(frames.usage(generation.usage()))
+                await reply.start_stream(answer)
+            await reply.write(answer.event(choice, event))
+        closing = answer.closing()
         self._log_completion(generation, trace)
-        await reply.write(DONE, last=True)
+        await reply.write(closing, last=True)
 
     def _log_completion(self, generation: Generation, trace: RequestTrace) -> None:
         """Keep the text where LOG_PROMPTS asks for it; several choices as a JSON array."""
@@ -162,7 +121,7 @@ class Reply:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.has_started = False
-        self.is_stream = False
+        self.streamed: Answer | None = None
 
     async def whole(self, body: bytes) -> None:
         """Send a complete JSON response."""
@@ -170,10 +129,11 @@ class Reply:
         await self._start(headers)
         await self.write(body, last=True)
 
-    async def start_stream(self) -> None:
+    async def start_stream(self, answer: Answer) -> None:
         """Begin a stream of events."""
         await self._start(HEADERS)
-        self.is_stream = True
+        self.streamed = answer
+        await self.write(answer.opening())
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a part of the body, waiting while the client is slow."""

@@ -14,8 +14,15 @@ from handler.engine.engine import Handle
 from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
 from handler.errors import EngineError
 from handler.metrics import Metrics
-from handler.schema import PromptTokensDetails, Usage
+from handler.schema.usage import FinishReason as ReportedReason
+from handler.schema.usage import PromptTokensDetails, Usage
 from handler.trace import RequestTrace
+
+_REPORTED: dict[FinishReason, ReportedReason] = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.ERROR: "error",
+}
 
 
 class SubmitsSequences(Protocol):
@@ -35,6 +42,7 @@ class Choice:
         self.cached_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
+        self.error: EngineError | None = None
         self.last_token_s: float | None = None
         self.logprobs_offset = 0  # characters whose log probabilities have been reported
         self._logprobs: list[TokenLogprob] | None = None
@@ -46,8 +54,16 @@ class Choice:
         self.cached_tokens = event.cached_tokens
         self.finish_reason = event.finish_reason
         self.stop_reason = event.stop_reason
+        if event.finish_reason is FinishReason.ERROR:
+            self.error = event.error or EngineError("the engine failed")
         if event.logprobs is not None:
             self._logprobs = [*(self._logprobs or ()), *event.logprobs]
+
+    @property
+    def reported_reason(self) -> ReportedReason:
+        """Why it ended, as answers say it."""
+        assert self.finish_reason is not None, "answers are written when every choice has ended"
+        return _REPORTED[self.finish_reason]
 
     def take_logprobs(self) -> list[TokenLogprob] | None:
         """Log probabilities that came since the last call, None where none were asked for."""
@@ -96,17 +112,19 @@ class Generation:
     async def events(self) -> AsyncIterator[tuple[Choice, TokenEvent]]:
         """Events in the order of the engine's steps, until every choice has ended.
 
+        A choice that fails keeps its `error` and does not end the others.
+
         Raises:
-            EngineError: a step failed.
+            EngineError: every choice has failed.
         """
         while self._unfinished or self._arrived:
             await self._wake.wait()
             self._wake.clear()
             arrived, self._arrived = self._arrived, []
             for choice, event in arrived:
-                if event.finish_reason is FinishReason.ERROR:
-                    raise event.error or EngineError("the engine failed")
                 choice.add(event)
+                if choice.error is not None:
+                    self._fail(choice.error)
                 yield choice, event
 
     def usage(self) -> Usage:
@@ -115,6 +133,11 @@ class Generation:
         completion = sum(choice.completion_tokens for choice in self.choices)
         cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
+
+    def _fail(self, error: EngineError) -> None:
+        if all(choice.error is not None for choice in self.choices):
+            raise error
+        self._trace.fail(error)  # the answer has a part that failed, and so the row says
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
         if event.token_ids:

@@ -22,7 +22,7 @@ from handler.errors import (
     UnknownModelError,
     UnsupportedMediaTypeError,
 )
-from handler.schema import ErrorBody, ErrorDetail
+from handler.schema.errors import ErrorBody, ErrorDetail
 
 
 class HttpError(msgspec.Struct, frozen=True):
@@ -56,9 +56,14 @@ def http_error(error: PilotlightError) -> HttpError:
 
 def error_body(error: PilotlightError) -> ErrorBody:
     """OpenAI's error body."""
+    return ErrorBody(error_detail(error))
+
+
+def error_detail(error: PilotlightError) -> ErrorDetail:
+    """The error as it stands in a body, or in a choice that failed while others did not."""
     param = error.param if isinstance(error, RequestError) else None
     code = error.code if isinstance(error, RequestError | UnavailableError) else None
-    return ErrorBody(ErrorDetail(str(error), http_error(error).type, param, code))
+    return ErrorDetail(str(error), http_error(error).type, param, code)
 
 
 def error_headers(error: PilotlightError) -> dict[str, str]:

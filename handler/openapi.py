@@ -10,16 +10,10 @@ import msgspec
 
 from handler import __version__
 from handler.http_errors import ERROR_TABLE
-from handler.schema import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionRequest,
-    Completion,
-    CompletionRequest,
-    ErrorBody,
-    Model,
-    ModelList,
-)
+from handler.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from handler.schema.errors import ErrorBody
+from handler.schema.models import Model, ModelList
+from handler.schema.text import Completion, CompletionRequest
 
 _TYPES = (
     ChatCompletionRequest,

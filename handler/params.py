@@ -8,7 +8,9 @@ from typing import TypeVar
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
-from handler.schema import ChatCompletionRequest, CompletionRequest, SamplingFields
+from handler.schema.chat import ChatCompletionRequest
+from handler.schema.sampling import SamplingFields
+from handler.schema.text import CompletionRequest
 
 T = TypeVar("T")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import msgspec
 import orjson
 
-from handler.schema import ErrorBody, Usage, encode_json
+from handler.schema.codec import encode_json
+from handler.schema.errors import ErrorBody, ErrorDetail
+from handler.schema.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
 HEADERS = [
@@ -61,12 +63,15 @@ class ChunkFrames:
         logprobs: msgspec.Struct | None = None,
         finish_reason: str | None = None,
         stop_reason: str | int | None = None,
+        error: ErrorDetail | None = None,
     ) -> bytes:
         """A chunk with any content, given as JSON members."""
         encoded_logprobs = _NULL if logprobs is None else encode_json(logprobs)
         finish = _NULL if finish_reason is None else b'"%s"' % finish_reason.encode()
         if stop_reason is not None:
             finish += b',"stop_reason":' + orjson.dumps(stop_reason)
+        if error is not None:
+            finish += b',"error":' + encode_json(error)
         parts = (
             self._start % index,
             content,

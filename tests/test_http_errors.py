@@ -20,7 +20,7 @@ from handler.errors import (
     UnavailableError,
 )
 from handler.http_errors import ERROR_TABLE, error_body, error_headers, http_error
-from handler.schema import encode_json
+from handler.schema.codec import encode_json
 
 # Raised while the process starts, while a record is kept, or where nobody is left to answer: never a response.
 NEVER_ANSWERED = (ConfigurationError, SnapshotError, SpoolError, ClientDisconnectedError)

@@ -11,7 +11,7 @@ import pytest
 from handler import openapi
 from handler.engine.snapshot import Snapshot
 from handler.http_errors import ERROR_TABLE
-from handler.schema import ChatCompletionRequest
+from handler.schema.chat import ChatCompletionRequest
 from tests.asgi import Application
 
 # What OpenAPI 3.1 allows where this description uses it; a key that the standard does not know is refused.

@@ -8,7 +8,10 @@ from handler.engine.generation_config import GenerationDefaults
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError, RequestError
 from handler.params import ParamsFactory
-from handler.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, StreamOptions
+from handler.schema.chat import ChatCompletionRequest
+from handler.schema.messages import ChatMessage
+from handler.schema.sampling import StreamOptions
+from handler.schema.text import CompletionRequest
 
 INFO = ModelInfo(
     name="m",

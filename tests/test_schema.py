@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import InvalidRequestError
-from handler.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, TextPart, decode_request
+from handler.schema.chat import ChatCompletionRequest
+from handler.schema.codec import decode_request
+from handler.schema.messages import ChatMessage, TextPart
+from handler.schema.text import CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "hi"}

@@ -6,19 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.engine.types import FinishReason
-from handler.schema import (
-    ChatCompletionChunk,
-    ChatDelta,
-    ChatLogprobs,
-    Completion,
-    CompletionLogprobs,
-    ContentLogprob,
-    ErrorBody,
-    ErrorDetail,
-    PromptTokensDetails,
-    TopLogprob,
-    Usage,
-)
+from handler.schema.chat import ChatCompletionChunk, ChatDelta, ChatLogprobs, ContentLogprob, TopLogprob
+from handler.schema.errors import ErrorBody, ErrorDetail
+from handler.schema.text import Completion, CompletionLogprobs
+from handler.schema.usage import PromptTokensDetails, Usage
 from handler.sse import DONE, ChunkFrames, error_event
 
 HEAD: dict[str, str | int] = {"id": "x-1", "created": 5, "model": 'a "model"'}

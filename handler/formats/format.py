@@ -1,0 +1,93 @@
+"""What an endpoint needs of a wire format."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from handler.engine.loaded import LoadedModel
+from handler.engine.types import SamplingParams, TokenEvent
+from handler.errors import PilotlightError
+from handler.generation import Choice, Generation
+from handler.http_errors import error_detail
+from handler.params import ParamsFactory
+from handler.schema.errors import ErrorDetail
+
+
+class GenerationRequest(Protocol):
+    """What all requests that generate have in common."""
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is asked for."""
+
+    @property
+    def stream(self) -> bool | None:
+        """Whether the answer comes as events."""
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """What the client wants kept in the log."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What every part of an answer repeats. `created` is in seconds since 1970."""
+
+    request_id: str
+    created: int
+    model: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a request asks of the engine: `n` completions of each prompt's tokens."""
+
+    prompts: list[list[int]]
+    params: SamplingParams
+    n: int
+
+
+class Answer(Protocol):
+    """Writes one request's answer, whole or as a stream of events, from what its generation has yielded so far."""
+
+    def opening(self) -> bytes:
+        """What a stream begins with; may be empty."""
+
+    def event(self, choice: Choice, event: TokenEvent) -> bytes:
+        """What one step adds to a choice, which has taken it in already; may be empty."""
+
+    def closing(self) -> bytes:
+        """What a stream ends with once every choice has ended."""
+
+    def failure(self, error: PilotlightError) -> bytes:
+        """What a stream ends with that has to be cut short."""
+
+    def whole(self) -> bytes:
+        """The complete answer, once every choice has ended."""
+
+
+def choice_error(choice: Choice) -> ErrorDetail | None:
+    """Why a choice failed, as it stands on the wire."""
+    return None if choice.error is None else error_detail(choice.error)
+
+
+RequestT = TypeVar("RequestT", bound=GenerationRequest)
+
+
+class Format(Protocol, Generic[RequestT]):
+    """One endpoint's requests and answers."""
+
+    def decode(self, body: bytes) -> RequestT:
+        """The request; errors are InvalidRequestError."""
+
+    def count_sequences(self, request: RequestT) -> tuple[int, str]:
+        """How many sequences it makes, without tokenizing, and the field that asks for them."""
+
+    def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
+        """Templates, tokens and the checks that need the model. Runs in the thread pool."""
+
+    def answer(self, request: RequestT, head: Head, generation: Generation, model: LoadedModel) -> Answer:
+        """The writer of this request's answer."""
+
+    def logged_prompt(self, request: RequestT) -> Any:
+        """What LOG_PROMPTS stores."""
