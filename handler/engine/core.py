@@ -75,6 +75,7 @@ class EngineCore:
         self._check_vocabulary("prompt", prompt_tokens)
         self._check_vocabulary("stop_token_ids", params.stop_token_ids)
         self._check_vocabulary("logit_bias", params.logit_bias)
+        self._check_vocabulary("bad_words", [token for word in params.bad_words for token in word])
         sequence = Sequence(sequence_id, prompt_tokens, params)
         output = SequenceOutput(sequence, self.model.tokenizer, self._end_token_ids)
         self._sequences[sequence_id] = (sequence, output)
@@ -138,6 +139,10 @@ class EngineCore:
         """Wait for the oldest step in flight and take in what it yields."""
         step = self._in_flight.popleft()
         sampled = dict(step.pending.wait())
+        for sequence, prompt_logprobs in step.pending.prompt_logprobs():
+            _, output = self._sequences.get(sequence.id, (None, None))
+            if output is not None:
+                output.keep_prompt_logprobs(prompt_logprobs)
         events = []
         for chunk in step.batch:
             sequence = chunk.sequence

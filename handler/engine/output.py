@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
-from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent
+from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent, TokenLogprob
 
 
 class SequenceOutput:
@@ -12,10 +12,17 @@ class SequenceOutput:
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer, end_token_ids: frozenset[int]) -> None:
         params = sequence.params
         self._sequence = sequence
-        self._text = TextStream(tokenizer, sequence.tokens)
-        self._stops = StopMatcher(params.stop)
+        self._text = TextStream(tokenizer, sequence.tokens, skip_special_tokens=params.skip_special_tokens)
+        self._stops = StopMatcher(params.stop, include=params.include_stop)
+        self._prompt_logprobs: list[TokenLogprob] | None = None if params.prompt_logprobs is None else []
         self._end_token_ids = frozenset() if params.ignore_eos else end_token_ids
         self._stop_token_ids = frozenset(params.stop_token_ids)
+
+    def keep_prompt_logprobs(self, entries: list[TokenLogprob]) -> None:
+        """Take in the next of the prompt's tokens; they go out with the first event."""
+        assert self._prompt_logprobs is not None
+        self._prompt_logprobs += entries
+        self._sequence.num_scored_rows += len(entries)
 
     def accept(self, sampled: list[SampledToken]) -> TokenEvent:
         """Append a step's tokens to the sequence, up to the one that ends it, and describe what that yielded."""
@@ -23,16 +30,20 @@ class SequenceOutput:
         kept: list[SampledToken] = []
         finish: FinishReason | None = None
         stop_reason: str | int | None = None
+        if self._sequence.params.max_tokens == 0:
+            sampled, finish = [], FinishReason.LENGTH
         for one in sampled:
             kept.append(one)
             new, finish, stop_reason = self._take(one.token_id)
             text += new
             if finish is not None:
                 break
+        prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
         return TokenEvent(
             text=text,
             token_ids=tuple(one.token_id for one in kept),
             logprobs=tuple(one.logprob for one in kept if one.logprob is not None) or None,
+            prompt_logprobs=None if prompt_logprobs is None else tuple(prompt_logprobs),
             finish_reason=finish,
             stop_reason=stop_reason,
             cached_tokens=self._sequence.cached_tokens,
@@ -49,6 +60,8 @@ class SequenceOutput:
         if token in self._stop_token_ids or token in self._end_token_ids:
             finish = FinishReason.STOP
             stop_reason = token if token in self._stop_token_ids else None
+            if sequence.params.include_stop:
+                text, _ = self._match(self._text.push(token))
         else:
             text, stop_reason = self._match(self._text.push(token))
             if stop_reason is not None:

@@ -10,19 +10,29 @@ import torch
 from handler.engine.architecture import AnyDecoder
 from handler.engine.attention import PagedAttention
 from handler.engine.kv_cache import KvCache
+from handler.engine.logprobs import score_hidden, scored_chunks
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, Chunk, SampledToken, Sequence
+from handler.engine.types import Batch, Chunk, SampledToken, Sequence, TokenLogprob
 
 
 class FinishedStep:
     """A step whose tokens are known."""
 
-    def __init__(self, sampled: list[tuple[Sequence, list[SampledToken]]]) -> None:
+    def __init__(
+        self,
+        sampled: list[tuple[Sequence, list[SampledToken]]],
+        prompt_logprobs: list[tuple[Sequence, list[TokenLogprob]]],
+    ) -> None:
         self._sampled = sampled
+        self._prompt_logprobs = prompt_logprobs
 
     def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
         """The tokens, at once."""
         return self._sampled
+
+    def prompt_logprobs(self) -> list[tuple[Sequence, list[TokenLogprob]]]:
+        """Those of the step, at once."""
+        return self._prompt_logprobs
 
 
 class TorchRunner:
@@ -65,14 +75,20 @@ class TorchRunner:
         rows = torch.tensor([tokens, positions, slots]).to(self._device, non_blocking=True)
         tiles = self._attention.plan(spans)
         hidden = self._decoder.forward(rows[0], rows[1], rows[2], tiles, self._attention, self._cache)
+        prompt_logprobs = []
+        for chunk, offsets, wanted, num_top in scored_chunks(batch):
+            first = row_of[chunk.sequence, chunk.start + chunk.length - 1] + 1 - chunk.length + offsets.start
+            scored = hidden[first : first + len(offsets)]
+            scores = score_hidden(scored, self._decoder.logits, torch.tensor(wanted, device=self._device), num_top)
+            prompt_logprobs.append((chunk.sequence, scores.report()))
         sampling = [chunk for chunk in batch if chunk.samples]
         if not sampling:
-            return FinishedStep([])
+            return FinishedStep([], prompt_logprobs)
         last_rows = [
             row_of[span.sequence, span.start + span.length - 1] for chunk in sampling for span in _spans(chunk)
         ]
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
-        return FinishedStep(self._sampler.sample_chunks(logits, sampling))
+        return FinishedStep(self._sampler.sample_chunks(logits, sampling), prompt_logprobs)
 
     def idle(self) -> None:
         """Nothing is prepared ahead of time here."""

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from handler.engine.bad_words import BadWords
+from handler.engine.logprobs import score
 from handler.engine.penalties import Penalties
 from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
 
@@ -30,6 +32,7 @@ class Sampler:
         self._end_token_ids = end_token_ids
         self._device = device
         self._penalties = Penalties(device)
+        self._bad_words = BadWords(device)
         # Tensors of what a request lists, made once: a list may name the whole vocabulary.
         self._biases: WeakKeyDictionary[Sequence, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         self._bans: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()
@@ -81,6 +84,8 @@ class Sampler:
                 self._biases[sequence] = self._indices(list(params.logit_bias)), values
             tokens, biases = self._biases[sequence]
             row[tokens] += biases
+        if params.bad_words:
+            self._bad_words.apply(row, sequence, accepted)
         if sequence.num_output_tokens + len(accepted) < params.min_tokens:
             if sequence not in self._bans:
                 self._bans[sequence] = self._indices(list({*self._end_token_ids, *params.stop_token_ids}))
@@ -143,10 +148,8 @@ class Sampler:
         result: list[TokenLogprob | None] = [None] * len(sequences)
         for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
             if sequence.params.logprobs is not None:
-                logprobs = logits[row].log_softmax(dim=-1)
-                values, indices = logprobs.topk(min(sequence.params.logprobs, len(logprobs)))
-                top = tuple(zip(indices.tolist(), values.tolist(), strict=True))
-                result[row] = TokenLogprob(token, float(logprobs[token]), top)
+                scores = score(logits[row : row + 1], self._indices([token]), sequence.params.logprobs)
+                [result[row]] = scores.report()
         return result
 
     def _indices(self, tokens: list[int]) -> Tensor:

@@ -1,8 +1,9 @@
 """Decides what the next step computes: admits, chunks prompts, preempts. Pure Python; knows no tensors.
 
-Policy: every decoding sequence advances in every step; prompts are computed beside them in chunks, first come first
-served, at most `prefill_chunk_tokens` a step; when blocks run out the youngest sequence gives its blocks back and is
-computed again later, so the oldest always finishes.
+Policy: every decoding sequence advances in every step; prompts are computed beside them in chunks, at most
+`prefill_chunk_tokens` a step. Sequences are ranked by their priority, those of equal priority by their arrival: the
+first in rank are admitted and computed first, and when blocks run out the last in rank gives its blocks back and is
+computed again later, so the first always finishes. A running sequence is not interrupted for one that waits.
 
 A step may be planned while the one before it is still in flight. A sequence whose next token is in flight goes on with
 that unknown token if nothing but the device needs to know it, and else is left out until it is known.
@@ -10,6 +11,8 @@ that unknown token if nothing but the device needs to know it, and else is left 
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect, insort
 from collections import deque
 
 from handler.engine.blocks import BlockPool, hash_block
@@ -18,7 +21,7 @@ from handler.engine.types import Batch, Chunk, Sequence
 
 
 class Scheduler:
-    """Waiting and running sequences. Running ones are kept in order of arrival.
+    """Waiting and running sequences, both in the order of their rank.
 
     Chunk borders and prefix hits lie on multiples of `tile` tokens, so that a prompt is computed in the same tiles
     whatever runs beside it and however much of it was cached.
@@ -44,6 +47,7 @@ class Scheduler:
         self.drafter = drafter
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._arrivals = itertools.count()
         self.num_preemptions = 0
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = 0
@@ -57,7 +61,8 @@ class Scheduler:
         """Queue a new sequence."""
         if self.drafter is not None:
             self.drafter.follow(sequence)
-        self.waiting.append(sequence)
+        sequence.rank = (sequence.params.priority, next(self._arrivals))
+        self._wait(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that ended or was cancelled, wherever it is, and free its blocks."""
@@ -125,7 +130,7 @@ class Scheduler:
             sequence = self.waiting[0]
             if not self._admit(sequence, budget):
                 break
-            self.running.append(self.waiting.popleft())
+            insort(self.running, self.waiting.popleft(), key=_rank)
             length, budget = self._chunk_length(sequence, budget)
             if length:
                 batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
@@ -180,9 +185,15 @@ class Scheduler:
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks of the longest cached prefix in whole tiles, leaving at least one token to compute."""
+        """Blocks of the longest cached prefix in whole tiles, leaving at least one token to compute.
+
+        Rows whose logits are still to be reported are computed: the cache has none.
+        """
         tile_blocks = self._tile // self._block_size
-        most = (len(sequence) - 1) // self._tile * tile_blocks
+        reusable = len(sequence) - 1
+        if sequence.num_scored_rows < sequence.num_rows_to_score:
+            reusable = sequence.num_scored_rows
+        most = reusable // self._tile * tile_blocks
         self._extend_hashes(sequence, most)
         hits: list[int] = []
         for block_hash in sequence.block_hashes[:most]:
@@ -200,30 +211,44 @@ class Scheduler:
             hashes.append(hash_block(previous, sequence.tokens[index * size : (index + 1) * size]))
 
     def _reserve(self, sequence: Sequence, length: int) -> bool:
-        """Make room for `length` more tokens, preempting younger sequences; False if it had to preempt itself."""
+        """Make room for `length` more tokens, preempting later ones in rank; False if it had to preempt itself."""
         needed = -(-(sequence.num_computed_tokens + length) // self._block_size)
         while len(sequence.block_table) < needed:
             block = self._pool.allocate()
             if block is not None:
                 sequence.block_table.append(block)
                 continue
-            youngest = self.running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
+            last = self.running[-1]
+            self._preempt(last)
+            if last is sequence:
                 return False
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Take a running sequence's blocks; it goes to the head of the queue and keeps its tokens."""
+        """Take a running sequence's blocks; it waits in its place and keeps its tokens."""
         self.running.remove(sequence)
         self._release(sequence)
-        self.waiting.appendleft(sequence)
+        self._wait(sequence)
         self.num_preemptions += 1
+
+    def _wait(self, sequence: Sequence) -> None:
+        """Queue a sequence: without priorities a new one at the end, and a preempted one at the head."""
+        waiting = self.waiting
+        if not waiting or waiting[-1].rank < sequence.rank:
+            waiting.append(sequence)
+        elif sequence.rank < waiting[0].rank:
+            waiting.appendleft(sequence)
+        else:
+            waiting.insert(bisect(waiting, sequence.rank, key=_rank), sequence)
 
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence.block_table)
         sequence.block_table = []
         sequence.num_computed_tokens = 0
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank
 
 
 def _can_run_ahead(sequence: Sequence) -> bool:

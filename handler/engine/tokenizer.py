@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 
 import tokenizers
@@ -52,6 +53,30 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
+    def encode_located(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of `text` with the tokenizer's own special tokens, and the character where each one begins.
+
+        What stands for no text of its own begins where the next token does, and the parts of one character all begin
+        with it. A token has the white space before it, even where the tokenizer's own offsets leave that out.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=True)
+        starts: list[int] = []
+        previous_end = 0
+        for start, end in encoding.offsets:
+            starts.append(min(previous_end, start))
+            previous_end = max(previous_end, end)
+        return encoding.ids, starts
+
+    def decode_located(self, token_ids: list[int]) -> tuple[str, list[int]]:
+        """Text of `token_ids`, special tokens included, and the character where each one begins."""
+        stream = TextStream(self, [], skip_special_tokens=False)
+        text = ""
+        starts: list[int] = []
+        for token in token_ids:
+            starts.append(len(text))
+            text += stream.push(token)
+        return text + stream.flush(), starts
+
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `token_ids`; bytes that form no character become U+FFFD."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
@@ -78,16 +103,16 @@ class TextStream:
     and only what they add is new (the two-offset method of text-generation-inference).
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: list[int]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: list[int], *, skip_special_tokens: bool = True) -> None:
+        self._decode = partial(tokenizer.decode, skip_special_tokens=skip_special_tokens)
         self._tokens = prompt_tokens[-_CONTEXT_TOKENS:]
         self._num_emitted = len(self._tokens)
-        self._emitted_length = len(tokenizer.decode(self._tokens))  # characters of `_tokens` that are out
+        self._emitted_length = len(self._decode(self._tokens))  # characters of `_tokens` that are out
 
     def push(self, token_id: int) -> str:
         """The text that is certain with this token; empty while a character is incomplete."""
         self._tokens.append(token_id)
-        text = self._tokenizer.decode(self._tokens)
+        text = self._decode(self._tokens)
         if text.endswith(_REPLACEMENT):
             pending = len(self._tokens) - self._num_emitted
             return "" if pending <= _MAX_PENDING_TOKENS else self._emit_undecodable(text)
@@ -98,19 +123,19 @@ class TextStream:
 
     def flush(self) -> str:
         """What is still pending, with U+FFFD for an incomplete character."""
-        return self._emit(self._tokenizer.decode(self._tokens))
+        return self._emit(self._decode(self._tokens))
 
     def _emit(self, text: str) -> str:
         new = text[self._emitted_length :]
         self._tokens = self._tokens[self._num_emitted :]
         self._num_emitted = len(self._tokens)
-        self._emitted_length = len(self._tokenizer.decode(self._tokens))
+        self._emitted_length = len(self._decode(self._tokens))
         return new
 
     def _emit_undecodable(self, text: str) -> str:
         """All but the U+FFFD at the end that may still become a character."""
         tokens = self._tokens[-_MAX_OPEN_TOKENS:]
-        kept = self._tokenizer.decode(tokens)
+        kept = self._decode(tokens)
         num_open = min(_trailing_replacements(text), _trailing_replacements(kept))
         new = text[self._emitted_length : len(text) - num_open]
         self._tokens, self._num_emitted, self._emitted_length = tokens, 0, len(kept) - num_open
@@ -124,11 +149,13 @@ def _trailing_replacements(text: str) -> int:
 class StopMatcher:
     """Finds the first stop string in streamed text, and holds back what might become one.
 
-    The first is the one that is complete first, so that the outcome does not depend on how the text was cut.
+    The first is the one that is complete first, so that the outcome does not depend on how the text was cut. The text
+    ends before it, or with `include` behind it.
     """
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self, stops: tuple[str, ...], *, include: bool = False) -> None:
         self._stops = stops
+        self._include = include
         self._longest = max(map(len, stops), default=0)
         self._held = ""
 
@@ -148,9 +175,9 @@ class StopMatcher:
             if index >= 0:
                 found.append((index + len(stop), index, stop))
         if found:
-            _, start, stop = min(found)
+            end, start, stop = min(found)
             self._held = ""
-            return text[:start], stop
+            return text[: end if self._include else start], stop
         held = self._held_length(text)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], None

@@ -29,7 +29,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How one sequence's tokens are chosen. Values are valid: the schema has refused everything else.
 
     Attributes:
-        max_tokens: tokens to generate at most.
+        max_tokens: tokens to generate at most; 0 computes the prompt and ends.
         temperature: 0 takes the most likely token.
         top_p: keep the smallest set of tokens whose probability reaches it; 1 keeps all.
         top_k: keep that many most likely tokens; 0 keeps all.
@@ -44,6 +44,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
+        prompt_logprobs: likewise for each token of the prompt but the first, which nothing comes before.
+        bad_words: token sequences of which the last token is not chosen behind the others.
+        include_stop: the stop string or stop token that ends the completion appears in it.
+        skip_special_tokens: special tokens have no text.
+        priority: sequences with a lower number run first; equal ones in the order of their arrival.
     """
 
     max_tokens: int
@@ -61,6 +66,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    priority: int = 0
 
     @property
     def needs_history(self) -> bool:
@@ -74,12 +84,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             or self.frequency_penalty != 0.0
             or bool(self.logit_bias)
             or self.min_tokens > 0
+            or bool(self.bad_words)
             or self.logprobs is not None
         )
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """The chosen token with its natural log probability under the model, before temperature and penalties.
+    """A token with its natural log probability under the model, before temperature and penalties.
 
     `top` holds the most likely (token_id, logprob) pairs, likeliest first.
     """
@@ -103,6 +114,7 @@ class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
         text: text that is certain now; may be empty while a character or a possible stop string is incomplete.
         token_ids: tokens generated in this step.
         logprobs: one entry per token id where asked for.
+        prompt_logprobs: one entry per prompt token but the first, where asked for, in the sequence's first event.
         finish_reason: set on the last event.
         stop_reason: the stop string or the stop token id that ended the sequence, where one did.
         cached_tokens: prompt tokens that came from the prefix cache.
@@ -113,6 +125,7 @@ class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     cached_tokens: int = 0
@@ -128,7 +141,8 @@ class Sequence:
 
     Invariant: `num_computed_tokens` tokens have their keys and values in the blocks of `block_table`, in order, or will
     have them once the steps in flight are done. `num_chunks_in_flight` counts its chunks in those steps, and
-    `num_pending_tokens` the tokens that they may yield at most, which `tokens` does not hold yet.
+    `num_pending_tokens` the tokens that they may yield at most, which `tokens` does not hold yet. Of the rows that
+    `params.prompt_logprobs` asks for, the first `num_scored_rows` have been reported.
     """
 
     __slots__ = (
@@ -143,7 +157,9 @@ class Sequence:
         "num_computed_tokens",
         "num_pending_tokens",
         "num_prompt_tokens",
+        "num_scored_rows",
         "params",
+        "rank",
         "rng",
         "tokens",
     )
@@ -156,6 +172,8 @@ class Sequence:
         self.num_computed_tokens = 0
         self.num_chunks_in_flight = 0
         self.num_pending_tokens = 0
+        self.num_scored_rows = 0
+        self.rank = (params.priority, 0)  # the scheduler knows who came first
         self.cached_tokens = 0
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
@@ -172,6 +190,11 @@ class Sequence:
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_rows_to_score(self) -> int:
+        """Rows of the prompt, from its beginning, whose logits are reported: each row scores the token behind it."""
+        return 0 if self.params.prompt_logprobs is None else self.num_prompt_tokens - 1
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -196,6 +219,13 @@ class Chunk(msgspec.Struct, frozen=True):
         """Whether the chunk reaches the sequence's last token, so that the next one is sampled from it."""
         return self.start + self.length >= len(self.sequence)
 
+    @property
+    def scored_rows(self) -> range:
+        """Positions whose logits are wanted for `prompt_logprobs`; never in a chunk of one token or with a draft."""
+        sequence = self.sequence
+        end = min(self.start + self.length, sequence.num_rows_to_score)
+        return range(max(self.start, sequence.num_scored_rows), end)
+
 
 Batch = list[Chunk]
 
@@ -209,6 +239,9 @@ class PendingStep(Protocol):
         One token, or with a draft 1 to 1 + len(draft): the row behind each draft token counts if the token before it
         was sampled as guessed, so they are the tokens that would come without the draft, in order.
         """
+
+    def prompt_logprobs(self) -> list[tuple[Sequence, list[TokenLogprob]]]:
+        """Of the tokens behind the `scored_rows` of each chunk that has any. Not before `wait` has returned."""
 
 
 class Runner(Protocol):

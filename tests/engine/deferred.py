@@ -15,6 +15,7 @@ class DeferredStep:
     def __init__(self, runner: DeferredRunner, step: PendingStep) -> None:
         self._runner = runner
         self.sampled = dict(step.wait())
+        self.prompt_logprobs = step.prompt_logprobs
 
     def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
         assert self._runner.in_flight.popleft() is self, "steps end in the order of their launch, once each"

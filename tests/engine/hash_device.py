@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 
-from handler.engine.types import Batch, Chunk, SampledToken, SamplingParams, Sequence
+from handler.engine.types import Batch, Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
 
 VOCAB_SIZE = 12
 
@@ -41,6 +41,9 @@ class HashStep:
     def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
         assert self._device.in_flight.popleft() is self, "steps end in the order of their launch, once each"
         return list(self.sampled.items())
+
+    def prompt_logprobs(self) -> list[tuple[Sequence, list[TokenLogprob]]]:
+        return []
 
 
 class HashDevice:

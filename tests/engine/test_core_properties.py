@@ -65,12 +65,21 @@ class Serving(RuleBasedStateMachine):
         max_batch_size=st.integers(1, 5),
         chunk=st.integers(TILE, 40),
         draft_tokens=st.sampled_from([0, 1, 3, 6]),
+        most_urgent=st.integers(0, 2),  # 0: all priorities are equal
         max_drafting=st.integers(1, 5),
         runs_ahead=st.booleans(),
     )
     def start(
-        self, num_blocks: int, max_batch_size: int, chunk: int, draft_tokens: int, max_drafting: int, runs_ahead: bool
+        self,
+        num_blocks: int,
+        max_batch_size: int,
+        chunk: int,
+        draft_tokens: int,
+        most_urgent: int,
+        max_drafting: int,
+        runs_ahead: bool,
     ) -> None:
+        self.most_urgent = most_urgent
         self.pool = BlockPool(1 + num_blocks)
         drafter = None
         if draft_tokens:
@@ -85,7 +94,7 @@ class Serving(RuleBasedStateMachine):
         )
         self.device = HashDevice(BLOCK, runs_ahead=runs_ahead)
         self.core = EngineCore(runner=self.device, scheduler=self.scheduler, pool=self.pool, model=model())
-        self.alive: dict[int, Follower] = {}  # in order of arrival
+        self.alive: dict[int, Follower] = {}  # in the order of their ranks
         self.num_added = 0
         self.num_steps = 0
 
@@ -96,8 +105,18 @@ class Serving(RuleBasedStateMachine):
         max_tokens=st.integers(1, 22),
         needs_history=st.booleans(),
         stops=st.booleans(),
+        urgency=st.integers(0, 2),
     )
-    def add(self, family: int, shared: int, own: list[int], max_tokens: int, needs_history: bool, stops: bool) -> None:
+    def add(
+        self,
+        family: int,
+        shared: int,
+        own: list[int],
+        max_tokens: int,
+        needs_history: bool,
+        stops: bool,
+        urgency: int,
+    ) -> None:
         self.num_added += 1
         prompt = [(family + index * index) % VOCAB_SIZE for index in range(shared)] + own
         params = SamplingParams(
@@ -105,10 +124,14 @@ class Serving(RuleBasedStateMachine):
             seed=self.num_added,
             logprobs=0 if needs_history else None,
             stop_token_ids=(3, 7) if stops else (),
+            priority=-min(urgency, self.most_urgent),
         )
-        older = sum(follower.own_steps for follower in self.alive.values())
-        last_step = self.num_steps + older + most_steps(len(prompt), max_tokens)
-        self.alive[self.num_added] = Follower(prompt, params, last_step)
+        all_steps = sum(follower.own_steps for follower in self.alive.values()) + most_steps(len(prompt), max_tokens)
+        for other in self.alive.values():
+            if other.params.priority > params.priority:  # it may have to begin again behind the new one
+                other.last_step = self.num_steps + all_steps
+        self.alive[self.num_added] = Follower(prompt, params, self.num_steps + all_steps)
+        self.alive = dict(sorted(self.alive.items(), key=lambda item: (item[1].params.priority, item[0])))
         self.core.add(self.num_added, prompt, params)
 
     @precondition(lambda self: self.alive)
@@ -123,7 +146,11 @@ class Serving(RuleBasedStateMachine):
     @rule()
     def step(self) -> None:
         self.num_steps += 1
-        for number, event in self.core.step():
+        waiting = {one.id for one in self.scheduler.waiting}
+        ran = {one.id for one in self.scheduler.running}
+        events = self.core.step()
+        self.check_ranks(waiting, ran)
+        for number, event in events:
             follower = self.alive[number]
             assert event.token_ids
             follower.seen += event.token_ids
@@ -137,12 +164,25 @@ class Serving(RuleBasedStateMachine):
         for follower in self.alive.values():
             assert self.num_steps < follower.last_step, "it starves"
 
+    def check_ranks(self, waiting: set[int], ran: set[int]) -> None:
+        """Nobody was admitted past one that waits, and whoever was preempted came last of those that ran."""
+        queue = list(self.scheduler.waiting)
+        admitted = [one for one in self.scheduler.running if one.id in waiting]
+        assert all(one.rank < other.rank for one in admitted for other in queue)
+        preempted = [one for one in queue if one.id in ran]
+        kept = [one for one in self.scheduler.running if one.id in ran]
+        assert all(one.rank < other.rank for one in kept for other in preempted)
+
     @invariant()
     def is_sound(self) -> None:
         pool, running, waiting = self.pool, self.scheduler.running, list(self.scheduler.waiting)
         pool.check()
         assert len(pool._free) + pool.num_used + pool.num_cached == pool.num_blocks - 1
-        assert [one.id for one in running + waiting] == list(self.alive), "nobody is lost and nobody overtakes"
+        for queue in (running, waiting):
+            assert [one.id for one in queue] == [number for number in self.alive if number in {one.id for one in queue}]
+        assert sorted(one.id for one in running + waiting) == sorted(self.alive), "nobody is lost"
+        if self.most_urgent == 0:
+            assert [one.id for one in running + waiting] == list(self.alive), "nobody overtakes"
         assert all(one.block_table == [] for one in waiting)
         tables = [one.block_table for one in running]
         assert pool.num_used == len({block for table in tables for block in table})

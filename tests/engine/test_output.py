@@ -142,6 +142,29 @@ def test_a_stop_string_complete_before_min_tokens_does_not_count_within_a_longer
     )
 
 
+@pytest.mark.parametrize(("include", "text"), [(False, "a"), (True, "aXY")])
+def test_a_stop_string_is_part_of_the_text_where_asked_for(tokenizer: Tokenizer, include: bool, text: str) -> None:
+    assert follow(tokenizer, "aXY", stop=("XY",), include_stop=include) == Output(
+        text, FinishReason.STOP, "XY", ["a", "", text[1:]]
+    )
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("include", [False, True])
+def test_a_stop_token_is_part_of_the_text_where_it_has_one_and_is_asked_for(
+    tokenizer: Tokenizer, include: bool, skip: bool
+) -> None:
+    changes: dict[str, Any] = {"include_stop": include, "skip_special_tokens": skip}
+    assert follow(tokenizer, "ab", stop_token_ids=(98,), **changes).text == ("ab" if include else "a")
+    assert follow(tokenizer, [97, END_TOKEN], **changes).text == ("a<|end|>" if include and not skip else "a")
+
+
+def test_special_tokens_show_where_asked_for(tokenizer: Tokenizer) -> None:
+    tokens = [97, END_TOKEN, 257, 98]
+    assert follow(tokenizer, tokens, ignore_eos=True).text == "ab"
+    assert follow(tokenizer, tokens, ignore_eos=True, skip_special_tokens=False).text == "a<|end|><|start|>b"
+
+
 def test_an_event_carries_what_is_known_of_the_sequence(tokenizer: Tokenizer) -> None:
     sequence = Sequence(1, [65], SamplingParams(max_tokens=9))
     sequence.cached_tokens, sequence.first_scheduled_s = 128, 4.5

@@ -31,9 +31,9 @@ def make(
     return pool, scheduler
 
 
-def sequence(number: int, prompt: list[int] | int, max_tokens: int = 4) -> Sequence:
+def sequence(number: int, prompt: list[int] | int, max_tokens: int = 4, priority: int = 0) -> Sequence:
     tokens = [1000 * number + index for index in range(prompt)] if isinstance(prompt, int) else prompt
-    return Sequence(number, tokens, SamplingParams(max_tokens=max_tokens))
+    return Sequence(number, tokens, SamplingParams(max_tokens=max_tokens, priority=priority))
 
 
 def step(scheduler: Scheduler, *, next_token: Callable[[Sequence], int] = lambda _: 7) -> tuple[Batch, list[Sequence]]:
@@ -255,6 +255,52 @@ def test_the_youngest_gives_way_and_comes_back_before_newer_ones() -> None:
     finish(scheduler)
     assert [one.num_output_tokens for one in (oldest, middle, youngest, newcomer)] == [9] * 4
     pool.check()
+
+
+def test_the_urgent_are_admitted_first_and_equals_in_the_order_of_their_arrival() -> None:
+    _, scheduler = make(max_batch_size=1)
+    sequences = [sequence(number, 4, 1, priority) for number, priority in enumerate([0, 5, 0, -1, 5, -1, 0])]
+    for one in sequences:
+        scheduler.add(one)
+    assert [chunk.sequence.id for [chunk] in finish(scheduler)] == [3, 5, 0, 2, 6, 1, 4]
+
+
+def test_one_that_runs_is_not_interrupted_for_an_urgent_one() -> None:
+    _, scheduler = make(max_batch_size=1)
+    scheduler.add(sequence(1, 4, 3))
+    step(scheduler)
+    scheduler.add(sequence(2, 4, 1, priority=-5))
+    assert [chunk.sequence.id for [chunk] in finish(scheduler)] == [1, 1, 2]
+
+
+def test_the_least_urgent_gives_way_however_old_and_waits_in_its_place() -> None:
+    pool, scheduler = make(num_blocks=1 + 6, max_batch_size=3, chunk_tokens=32)
+    patient, urgent, usual = sequence(0, 8, 9, priority=1), sequence(1, 8, 9, priority=-1), sequence(2, 8, 9)
+    patienter, newcomer = sequence(3, 8, 9, priority=2), sequence(4, 8, 9)
+    for one in (patient, urgent, usual):
+        scheduler.add(one)
+    step(scheduler)
+    assert scheduler.running == [urgent, usual, patient]
+    for one in (patienter, newcomer):
+        scheduler.add(one)
+    step(scheduler)
+    assert scheduler.num_preemptions == 1
+    assert scheduler.running == [urgent, usual]
+    assert list(scheduler.waiting) == [newcomer, patient, patienter]
+    finish(scheduler)
+    assert all(one.num_output_tokens == 9 for one in (patient, urgent, usual, patienter, newcomer))
+    pool.check()
+
+
+def test_a_prompt_to_be_scored_is_computed_from_where_its_scores_end() -> None:
+    _, scheduler = make(chunk_tokens=64)
+    prompt = list(range(32))
+    for scored, cached in [(0, 0), (TILE, TILE), (2 * TILE + 3, 2 * TILE), (31, 24)]:
+        one = Sequence(1, prompt, SamplingParams(max_tokens=1, prompt_logprobs=0))
+        one.num_scored_rows = scored
+        scheduler.add(one)
+        assert finish(scheduler)
+        assert one.cached_tokens == cached
 
 
 def test_what_a_preempted_sequence_finds_of_its_own_is_no_hit() -> None:

@@ -22,6 +22,7 @@ class Assembly:
         self.num_decode_rows = 0
         self.spans: list[tuple[int, int]] = []
         self.draws: list[Draw] = []
+        self.first_row_of: dict[Sequence, int] = {}  # of prompt chunks
         self.host_sequences: list[Sequence] = []
         self.host_choices: list[int] = []
 
@@ -51,6 +52,7 @@ class Assembly:
 
     def _add_prompt(self, chunk: Chunk, slot: int) -> None:
         sequence, inputs, end = chunk.sequence, self.inputs, chunk.start + chunk.length
+        self.first_row_of[sequence] = len(inputs.tokens)
         inputs.tokens += sequence.tokens[chunk.start : end]
         inputs.sources += [PADDING_SLOT] * chunk.length
         inputs.positions += range(chunk.start, end)

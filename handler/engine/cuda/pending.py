@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from handler.engine.cuda.clock import HostClock
+from handler.engine.logprobs import Scores
 from handler.engine.sampler import Sampler
-from handler.engine.types import SampledToken, Sequence
+from handler.engine.types import SampledToken, Sequence, TokenLogprob
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -56,6 +57,14 @@ class HostChoice(msgspec.Struct, frozen=True):
     beside: Callable[[], AbstractContextManager[object]]
 
 
+class FetchedScores(msgspec.Struct, frozen=True):
+    """Log probabilities of a sequence's prompt tokens, on the host once `finished` has returned."""
+
+    sequence: Sequence
+    scores: Scores
+    finished: Callable[[], None]
+
+
 class LaunchedStep:
     """One step in flight. `tokens` (C,) int64 on the host are valid once `finished` has returned."""
 
@@ -65,12 +74,14 @@ class LaunchedStep:
         finished: Callable[[], None],
         draws: list[Draw],
         host_choice: HostChoice | None,
+        scores: list[FetchedScores],
         clock: HostClock,
     ) -> None:
         self._tokens = tokens
         self._finished = finished
         self._draws = draws
         self._host_choice = host_choice
+        self._scores = scores
         self._clock = clock
 
     def wait(self) -> list[tuple[Sequence, list[SampledToken]]]:
@@ -81,6 +92,14 @@ class LaunchedStep:
             result = [(draw.sequence, [SampledToken(token) for token in draw.accept(tokens)]) for draw in self._draws]
         if self._host_choice is not None:
             result += self._choose_on_host(self._host_choice)
+        return result
+
+    def prompt_logprobs(self) -> list[tuple[Sequence, list[TokenLogprob]]]:
+        """Of every chunk that asks for them, when the host has them."""
+        result = []
+        for fetched in self._scores:
+            fetched.finished()
+            result.append((fetched.sequence, fetched.scores.report()))
         return result
 
     @torch.inference_mode()

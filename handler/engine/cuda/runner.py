@@ -23,10 +23,11 @@ from handler.engine.cuda.graphs import Capture, LazyGraphs
 from handler.engine.cuda.inputs import DeviceInputs, Layout
 from handler.engine.cuda.kernel_set import KernelSet
 from handler.engine.cuda.link import Link
-from handler.engine.cuda.pending import HostChoice, LaunchedStep
+from handler.engine.cuda.pending import FetchedScores, HostChoice, LaunchedStep
 from handler.engine.cuda.sampling import Mode, choose
 from handler.engine.cuda.slots import SlotTable
 from handler.engine.kv_cache import KvCache
+from handler.engine.logprobs import Scores, score_hidden, scored_chunks
 from handler.engine.model import Decoder
 from handler.engine.sampler import Sampler
 from handler.engine.types import Batch, Chunk
@@ -111,14 +112,19 @@ class CudaRunner:
                 step.add(chunk)
             step.inputs.places, step.inputs.blocks = self._slots.take_changes()
             bucket = None if step.spans else self._buckets.fitting(step.num_decode_rows)
-            result = self._run_eagerly(step) if bucket is None else self._run_bucket(step, bucket)
+            scores: list[FetchedScores] = []
+            if bucket is None:
+                result, hidden = self._run_eagerly(step)
+                scores = self._score(hidden, step, batch)
+            else:
+                result = self._run_bucket(step, bucket)
             host_choice = None
             if result.logits is not None:
                 # A copy, because the next step may write its logits into the same memory.
                 copy = result.logits[torch.tensor(step.host_choices).to(result.logits.device, non_blocking=True)]
                 host_choice = HostChoice(self._sampler, step.host_sequences, copy, self._link.beside)
             fetched, finished = self._link.fetch(result.tokens)
-            return LaunchedStep(fetched, finished, step.draws, host_choice, self.clock)
+            return LaunchedStep(fetched, finished, step.draws, host_choice, scores, self.clock)
 
     @torch.inference_mode()
     def idle(self) -> None:
@@ -135,14 +141,27 @@ class CudaRunner:
         shape = Shape(Layout(bucket, bucket), bucket, step.mode, bool(step.host_sequences))
         return self._graphs.run(shape, partial(self._compute_buffer, shape))
 
-    def _run_eagerly(self, step: Assembly) -> Result:
-        """Any step, with tokens only for the rows that need one."""
+    def _run_eagerly(self, step: Assembly) -> tuple[Result, Tensor]:
+        """Any step, with tokens only for the rows that need one, and the hidden states of all rows."""
         layout = step.inputs.layout
         inputs = DeviceInputs.read(self._link.send(step.inputs.words()), layout)
         if step.inputs.places:
             self._apply_changes(inputs)
         shape = Shape(layout, step.num_decode_rows, step.mode, bool(step.host_sequences), tuple(step.spans))
-        return self._compute(inputs, shape)
+        hidden = self._hidden(inputs, shape)
+        return self._choose(hidden, inputs, shape), hidden
+
+    def _score(self, hidden: Tensor, step: Assembly, batch: Batch) -> list[FetchedScores]:
+        """What `prompt_logprobs` ask for, on its way to the host."""
+        fetched = []
+        for chunk, offsets, wanted, num_top in scored_chunks(batch):
+            first = step.first_row_of[chunk.sequence] + offsets.start
+            tokens = torch.tensor(wanted).to(hidden.device, non_blocking=True)
+            scores = score_hidden(hidden[first : first + len(offsets)], self._decoder.logits, tokens, num_top)
+            parts = [self._link.fetch(getattr(scores, field)) for field in Scores.__struct_fields__]
+            on_host = Scores(*(copy for copy, _ in parts))
+            fetched.append(FetchedScores(chunk.sequence, on_host, parts[-1][1]))
+        return fetched
 
     def _apply_changes(self, inputs: DeviceInputs) -> None:
         """Bring the block tables up to date."""
@@ -150,20 +169,24 @@ class CudaRunner:
 
     def _compute_buffer(self, shape: Shape) -> Result:
         """The step whose numbers are in the buffer."""
-        return self._compute(DeviceInputs.read(self._buffer, shape.layout), shape)
+        inputs = DeviceInputs.read(self._buffer, shape.layout)
+        return self._choose(self._hidden(inputs, shape), inputs, shape)
 
-    def _compute(self, inputs: DeviceInputs, shape: Shape) -> Result:
-        """All launches of a step. The chosen tokens are also left where the next step finds them."""
+    def _hidden(self, inputs: DeviceInputs, shape: Shape) -> Tensor:
+        """Run all layers: hidden states (T, hidden_size)."""
         block_tokens = self._cache.block_size
         tokens = torch.where(inputs.sources > 0, self._last_tokens[inputs.sources], inputs.tokens)
         positions = inputs.positions.long()
         blocks = self._tables[inputs.slots, positions // block_tokens].long()
         cache_slots = blocks * block_tokens + positions % block_tokens
         plan = self._plan(inputs, shape)
-        hidden = self._decoder.forward(tokens, positions, cache_slots, plan, self._attention, self._cache)
+        return self._decoder.forward(tokens, positions, cache_slots, plan, self._attention, self._cache)
+
+    def _choose(self, hidden: Tensor, inputs: DeviceInputs, shape: Shape) -> Result:
+        """The chosen tokens, which are also left where the next step finds them."""
         layout = shape.layout
         if layout.choices == 0:
-            return Result(tokens[:0], None)
+            return Result(torch.empty(0, dtype=torch.int64, device=hidden.device), None)
         is_every_row = shape.num_decode_rows == layout.choices == layout.rows
         logits = self._decoder.logits(hidden if is_every_row else hidden[inputs.choice_rows])
         chosen = choose(logits, inputs, shape.mode, self._kernels.argmax)

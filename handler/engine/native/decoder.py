@@ -97,7 +97,9 @@ class NativeDecoder:
         """Rows that a step may have at most."""
         return native.MAX_ITEMS // config.num_kv_heads
 
-    def forward(self, tokens: list[int], spans: list[Span], logit_rows: list[int]) -> Tensor:
+    def forward(
+        self, tokens: list[int], spans: list[Span], logit_rows: list[int], *, keeps_memory: bool = True
+    ) -> Tensor:
         """Compute all rows, writing their keys and values, and return logits float32 (len(logit_rows), vocab_size).
 
         The logits are good until the next call: fresh memory for them would cost more than the likeliest token.
@@ -106,6 +108,7 @@ class NativeDecoder:
             tokens: of all rows, span by span.
             spans: which rows belong together.
             logit_rows: rows whose logits are wanted.
+            keeps_memory: whether the next steps will want as many.
         """
         assert len(tokens) <= self._max_rows
         tables = [array("i", table) for _, _, table in spans]
@@ -118,9 +121,11 @@ class NativeDecoder:
             c_span.block_table = table.buffer_info()[0]
             first_row += num_rows
         c_tokens, c_logit_rows = array("i", tokens), array("i", logit_rows)
-        if len(self._logits) < len(logit_rows):
-            self._logits = torch.empty(len(logit_rows), self._vocab_size)
         logits = self._logits[: len(logit_rows)]
+        if len(logits) < len(logit_rows):
+            logits = torch.empty(len(logit_rows), self._vocab_size)
+            if keeps_memory:
+                self._logits = logits
         step = native.Step(
             num_rows=len(tokens),
             num_spans=len(spans),

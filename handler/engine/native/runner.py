@@ -6,11 +6,13 @@ Owned by the engine thread.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from handler.engine.logprobs import score_hidden, scored_chunks
 from handler.engine.native.decoder import NativeDecoder, Span
 from handler.engine.runner import FinishedStep
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch
+from handler.engine.types import Batch, Sequence
 
 
 class NativeRunner:
@@ -28,7 +30,9 @@ class NativeRunner:
         tokens: list[int] = []
         spans: list[Span] = []
         logit_rows: list[int] = []
+        first_row_of: dict[Sequence, int] = {}
         for chunk in batch:
+            first_row_of[chunk.sequence] = len(tokens)
             tokens += chunk.sequence.tokens[chunk.start : chunk.start + chunk.length]
             tokens += chunk.draft
             num_drafted = len(chunk.draft)
@@ -36,8 +40,24 @@ class NativeRunner:
             if chunk.samples:
                 logit_rows += range(len(tokens) - 1 - num_drafted, len(tokens))
         sampling = [chunk for chunk in batch if chunk.samples]
-        logits = self._decoder.forward(tokens, spans, logit_rows)
-        return FinishedStep(self._sampler.sample_chunks(logits, sampling) if sampling else [])
+        num_sampling_rows = len(logit_rows)
+        scored = list(scored_chunks(batch))
+        for chunk, offsets, _, _ in scored:
+            first_row = first_row_of[chunk.sequence]
+            logit_rows += range(first_row + offsets.start, first_row + offsets.stop)
+        logits = self._decoder.forward(tokens, spans, logit_rows, keeps_memory=not scored)
+        prompt_logprobs = []
+        first = num_sampling_rows
+        for chunk, offsets, wanted, num_top in scored:
+            own = logits[first : first + len(offsets)]
+            prompt_logprobs.append((chunk.sequence, score_hidden(own, _as_is, torch.tensor(wanted), num_top).report()))
+            first += len(offsets)
+        sampled = self._sampler.sample_chunks(logits[:num_sampling_rows], sampling) if sampling else []
+        return FinishedStep(sampled, prompt_logprobs)
 
     def idle(self) -> None:
         """Nothing is prepared ahead of time here."""
+
+
+def _as_is(logits: Tensor) -> Tensor:
+    return logits
