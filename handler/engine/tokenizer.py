@@ -56,14 +56,14 @@ class Tokenizer:
     def encode_located(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids of `text` with the tokenizer's own special tokens, and the character where each one begins.
 
-        What stands for no text of its own begins where the next token does, and the parts of one character all begin
-        with it. A token has the white space before it, even where the tokenizer's own offsets leave that out.
+        A token that stands for nothing in the text begins where the one before it ends, and the parts of one character
+        all begin with it. A token has the white space before it, even where the tokenizer's own offsets leave that out.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=True)
         starts: list[int] = []
         previous_end = 0
         for start, end in encoding.offsets:
-            starts.append(min(previous_end, start))
+            starts.append(min(previous_end, start) if start < end else previous_end)
             previous_end = max(previous_end, end)
         return encoding.ids, starts
 

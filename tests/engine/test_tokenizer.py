@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 
 from handler.engine.snapshot import Snapshot
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
@@ -142,6 +142,34 @@ def test_a_piece_outside_the_byte_alphabet_stands_for_itself(tmp_path: Path) -> 
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = Tokenizer(tmp_path)
     assert loaded.token_bytes(256).decode() == loaded.decode([256]) == "日本"
+
+
+@given(texts.filter(lambda text: "\ufffd" not in text))
+def test_tokens_are_found_in_their_text(bytewise: Tokenizer, embedded: Tokenizer, text: str) -> None:
+    for tokenizer in (bytewise, embedded):
+        tokens, starts = tokenizer.encode_located(text)
+        assert tokens == tokenizer.encode(text, add_special_tokens=True)
+        decoded, certain = tokenizer.decode_located(tokens)
+        assert decoded == text
+        # What comes before the half of a character is certain only with the other half.
+        assert all(start - 1 <= other <= start for start, other in zip(starts, certain, strict=True))
+        for token, start in zip(tokens, starts, strict=True):
+            written = tokenizer.token_bytes(token).decode(errors="ignore")
+            assert text[start:].startswith(written) or len(tokenizer.token_bytes(token)) != len(written.encode())
+
+
+def test_special_tokens_have_their_place_in_a_text(bytewise: Tokenizer) -> None:
+    assert bytewise.encode_located("a<|end|>b") == ([97, END_TOKEN, 98], [0, 1, 8])
+    assert bytewise.decode_located([97, END_TOKEN, 98]) == ("a<|end|>b", [0, 1, 8])
+
+
+def test_a_token_that_the_tokenizer_adds_takes_no_place(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|start|> $A <|end|>", special_tokens=[("<|start|>", 257), ("<|end|>", END_TOKEN)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path).encode_located("ab") == ([257, 97, 98, END_TOKEN], [0, 0, 1, 2])
 
 
 def test_special_tokens_in_the_text_count_as_such(bytewise: Tokenizer) -> None:
