@@ -81,8 +81,9 @@ class CompletionEndpoint(Generic[RequestT]):
             if service.settings.log_prompts:
                 trace.prompt = form.logged_prompt(request)
             generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics)
-            head = Head(trace.request_id, int(trace.created_at.timestamp()), model.info.name)
-            answer = form.answer(request, head, generation, model)
+            created = int(trace.created_at.timestamp())
+            head = Head(trace.request_id, created, model.info.name, service.fingerprint(model))
+            answer = form.answer(request, plan, head, generation, model)
             try:
                 generation.submit(service.engine)
                 if request.stream:

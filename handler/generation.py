@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -44,7 +45,7 @@ class Choice:
         self.stop_reason: str | int | None = None
         self.error: EngineError | None = None
         self.last_token_s: float | None = None
-        self.logprobs_offset = 0  # characters whose log probabilities have been reported
+        self.prompt_logprobs: tuple[TokenLogprob, ...] | None = None
         self._logprobs: list[TokenLogprob] | None = None
 
     def add(self, event: TokenEvent) -> None:
@@ -58,12 +59,22 @@ class Choice:
             self.error = event.error or EngineError("the engine failed")
         if event.logprobs is not None:
             self._logprobs = [*(self._logprobs or ()), *event.logprobs]
+        if event.prompt_logprobs is not None:
+            self.prompt_logprobs = event.prompt_logprobs
 
     @property
     def reported_reason(self) -> ReportedReason:
         """Why it ended, as answers say it."""
         assert self.finish_reason is not None, "answers are written when every choice has ended"
         return _REPORTED[self.finish_reason]
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of the tokens whose log probabilities have not been taken; less than any number for a failed choice."""
+        if self.error is not None:
+            return -math.inf
+        entries = self._logprobs or ()
+        return math.fsum(entry.logprob for entry in entries) / max(1, len(entries))
 
     def take_logprobs(self) -> list[TokenLogprob] | None:
         """Log probabilities that came since the last call, None where none were asked for."""

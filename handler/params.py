@@ -6,9 +6,11 @@ import re
 from typing import TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
+from handler.schema.refusals import find_refused
 from handler.schema.sampling import SamplingFields
 from handler.schema.text import CompletionRequest
 
@@ -24,11 +26,13 @@ class ParamsFactory:
         self,
         info: ModelInfo,
         defaults: GenerationDefaults,
+        tokenizer: Tokenizer,
         *,
         default_max_tokens: int | None,
         default_temperature: float | None,
     ) -> None:
         self._info = info
+        self._tokenizer = tokenizer
         self._default_max_tokens = default_max_tokens
         self._temperature = _first(default_temperature, defaults.temperature, 1.0)
         self._top_p = _first(defaults.top_p, 1.0)
@@ -43,8 +47,7 @@ class ParamsFactory:
             ContextLengthError: prompt and completion do not fit the model together.
             InvalidRequestError: a token id that the model does not have, or fields that contradict each other.
         """
-        if request.stream_options is not None and not request.stream:
-            raise InvalidRequestError("stream_options needs stream to be true", "stream_options")
+        _check_stream(request)
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
         min_tokens = request.min_tokens or 0
         if min_tokens > max_tokens:
@@ -63,12 +66,17 @@ class ParamsFactory:
             stop=_stops(request),
             stop_token_ids=self._token_ids(request.stop_token_ids or [], "stop_token_ids"),
             min_tokens=min_tokens,
-            ignore_eos=request.ignore_eos,
+            ignore_eos=bool(request.ignore_eos),
             logprobs=_logprobs(request),
+            prompt_logprobs=_prompt_logprobs(request),
+            bad_words=self._bad_words(request),
+            include_stop=bool(request.include_stop_str_in_output),
+            skip_special_tokens=_first(request.skip_special_tokens, True),
+            priority=request.priority or 0,
         )
 
-    def check_prompt(self, tokens: list[int], param: str) -> list[int]:
-        """The prompt's tokens, if the model can take them.
+    def check_prompt(self, tokens: list[int], param: str, *, min_new_tokens: int = 1) -> list[int]:
+        """The prompt's tokens, if the model can take them and `min_new_tokens` more.
 
         Raises:
             ContextLengthError: longer than the model's context.
@@ -76,10 +84,11 @@ class ParamsFactory:
         """
         if not tokens:
             raise InvalidRequestError(f"{param}: the prompt has no tokens", param)
-        if len(tokens) >= self._info.max_model_len:
+        if len(tokens) + min_new_tokens > self._info.max_model_len:
+            left = ", of which at least one must be left to generate" if min_new_tokens else ""
             raise ContextLengthError(
-                f"The prompt has {len(tokens)} tokens; the model's context holds {self._info.max_model_len}, "
-                "of which at least one must be left to generate",
+                f"{param}: the prompt has {len(tokens)} tokens; the model's context holds "
+                f"{self._info.max_model_len}{left}",
                 param,
             )
         self._token_ids(tokens, param)
@@ -111,6 +120,19 @@ class ParamsFactory:
         self._token_ids(list(biases), "logit_bias")
         return biases
 
+    def _bad_words(self, request: ChatCompletionRequest | CompletionRequest) -> tuple[tuple[int, ...], ...]:
+        """Each word's tokens, as the beginning of a text and behind a space."""
+        words: dict[tuple[int, ...], None] = {}
+        for index, word in enumerate(request.bad_words or []):
+            bare = word.lstrip()
+            if not bare:
+                raise InvalidRequestError(f"bad_words[{index}]: white space is no word", f"bad_words[{index}]")
+            for spelling in (bare, f" {bare}"):
+                tokens = self._tokenizer.encode(spelling, add_special_tokens=False)
+                if tokens:
+                    words[tuple(tokens)] = None
+        return tuple(words)
+
     def _token_ids(self, token_ids: list[int], param: str) -> tuple[int, ...]:
         largest = max(token_ids, default=0)
         if largest >= self._info.vocab_size:
@@ -127,9 +149,23 @@ def _stops(request: SamplingFields) -> tuple[str, ...]:
     return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
 
 
+def _check_stream(request: ChatCompletionRequest | CompletionRequest) -> None:
+    if request.stream_options is None:
+        return
+    if not request.stream:
+        raise InvalidRequestError("stream_options needs stream to be true", "stream_options")
+    for name, message in find_refused(request.stream_options):
+        raise InvalidRequestError(f"stream_options.{name}: {message}", f"stream_options.{name}")
+
+
+def _prompt_logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
+    return request.logprobs if isinstance(request, CompletionRequest) and request.echo else None
+
+
 def _logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
     if isinstance(request, CompletionRequest):
-        return request.logprobs
+        is_ranked = (request.best_of or 1) > (request.n or 1)
+        return 0 if is_ranked and request.logprobs is None else request.logprobs
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs is not None:

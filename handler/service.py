@@ -13,6 +13,7 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineStats
 from handler.errors import EngineError, PilotlightError, UnknownModelError
+from handler.fingerprint import system_fingerprint
 from handler.generation import SubmitsSequences
 from handler.metrics import Metrics
 from handler.params import ParamsFactory
@@ -65,6 +66,7 @@ class Service:
         self.admission = Admission(self._places, settings.max_queued_requests)
         self.boot_error: PilotlightError | None = None
         self._booted = asyncio.Event()
+        self._fingerprint: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -104,9 +106,16 @@ class Service:
         return ParamsFactory(
             model.info,
             model.defaults,
+            model.tokenizer,
             default_max_tokens=self.settings.default_max_tokens,
             default_temperature=self.settings.default_temperature,
         )
+
+    def fingerprint(self, model: LoadedModel) -> str:
+        """The `system_fingerprint` of all answers."""
+        if self._fingerprint is None:
+            self._fingerprint = system_fingerprint(self.engine.snapshot, model.info)
+        return self._fingerprint
 
     def check_model_name(self, name: str) -> None:
         """Accept the served model's name, and the setting that chose it.

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError, RequestError
 from handler.params import ParamsFactory
@@ -12,6 +16,7 @@ from handler.schema.chat import ChatCompletionRequest
 from handler.schema.messages import ChatMessage
 from handler.schema.sampling import StreamOptions
 from handler.schema.text import CompletionRequest
+from tests.tiny_models import byte_tokenizer
 
 INFO = ModelInfo(
     name="m",
@@ -26,9 +31,16 @@ INFO = ModelInfo(
 )
 
 
+@cache
+def byte_encoder() -> Tokenizer:
+    with TemporaryDirectory() as directory:
+        byte_tokenizer().save(f"{directory}/tokenizer.json")
+        return Tokenizer(Path(directory))
+
+
 def factory(defaults: GenerationDefaults | None = None, **settings: Any) -> ParamsFactory:
     limits = {"default_max_tokens": None, "default_temperature": None} | settings
-    return ParamsFactory(INFO, defaults or GenerationDefaults(), **limits)
+    return ParamsFactory(INFO, defaults or GenerationDefaults(), byte_encoder(), **limits)
 
 
 def chat(**fields: Any) -> ChatCompletionRequest:

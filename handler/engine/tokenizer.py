@@ -53,13 +53,13 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def encode_located(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids of `text` with the tokenizer's own special tokens, and the character where each one begins.
+    def encode_located(self, text: str, *, add_special_tokens: bool) -> tuple[list[int], list[int]]:
+        """Token ids of `text` as `encode` gives them, and the character where each one begins.
 
         A token that stands for nothing in the text begins where the one before it ends, and the parts of one character
         all begin with it. A token has the white space before it, even where the tokenizer's own offsets leave that out.
         """
-        encoding = self._tokenizer.encode(text, add_special_tokens=True)
+        encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         starts: list[int] = []
         previous_end = 0
         for start, end in encoding.offsets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,8 @@ from handler.schema.chat import (
 )
 from handler.schema.codec import decode_request, encode_json
 from handler.sse import DONE, ChunkFrames, error_event
+
+_TIER: Literal["default"] = "default"
 
 
 class ChatFormat:
@@ -50,11 +52,12 @@ class ChatFormat:
         return Plan([prompt], factory.build(request, len(prompt)), request.n or 1)
 
     def answer(
-        self, request: ChatCompletionRequest, head: Head, generation: Generation, model: LoadedModel
+        self, request: ChatCompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
     ) -> ChatAnswer:
         """A chat.completion, or its chunks."""
-        with_usage = request.stream_options is not None and request.stream_options.include_usage
-        return ChatAnswer(head, generation, model.tokenizer, with_usage=with_usage)
+        with_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+        with_tier = request.service_tier is not None
+        return ChatAnswer(head, generation, model.tokenizer, with_usage=with_usage, with_tier=with_tier)
 
     def logged_prompt(self, request: ChatCompletionRequest) -> Any:
         """The messages as they came."""
@@ -64,14 +67,25 @@ class ChatFormat:
 class ChatAnswer:
     """One conversation's completions."""
 
-    def __init__(self, head: Head, generation: Generation, tokenizer: Tokenizer, *, with_usage: bool) -> None:
+    def __init__(
+        self, head: Head, generation: Generation, tokenizer: Tokenizer, *, with_usage: bool, with_tier: bool
+    ) -> None:
         self._head = head
         self._id = f"chatcmpl-{head.request_id}"
         self._generation = generation
         self._tokenizer = tokenizer
         self._with_usage = with_usage
+        self._with_tier = with_tier
+        tier = {"service_tier": _TIER} if with_tier else {}
         self._frames = ChunkFrames(
-            {"id": self._id, "object": "chat.completion.chunk", "created": head.created, "model": head.model},
+            {
+                "id": self._id,
+                "object": "chat.completion.chunk",
+                "created": head.created,
+                "model": head.model,
+                "system_fingerprint": head.fingerprint,
+                **tier,
+            },
             content_key=b'"delta":{"content":',
             content_end=b"}",
             with_usage=with_usage,
@@ -83,14 +97,15 @@ class ChatAnswer:
         return b"".join(self._frames.choice(choice.index, role) for choice in self._generation.choices)
 
     def event(self, choice: Choice, event: TokenEvent) -> bytes:
-        """A delta with text, and an empty one with the finish reason."""
+        """A delta with text, and one with the finish reason that may carry log probabilities of tokens without text."""
         frames = b""
-        if event.text or (event.finish_reason is not None and event.logprobs is not None):
+        if event.text:
             frames = self._frames.text(choice.index, event.text, self._logprobs(choice))
         if event.finish_reason is not None:
             frames += self._frames.choice(
                 choice.index,
                 b'"delta":{}',
+                logprobs=self._logprobs(choice),
                 finish_reason=choice.finish_reason,
                 stop_reason=choice.stop_reason,
                 error=choice_error(choice),
@@ -122,8 +137,10 @@ class ChatAnswer:
             id=self._id,
             created=self._head.created,
             model=self._head.model,
+            system_fingerprint=self._head.fingerprint,
             choices=choices,
             usage=self._generation.usage(),
+            service_tier=_TIER if self._with_tier else msgspec.UNSET,
         )
         return encode_json(answer)
 

@@ -37,14 +37,26 @@ class Head(msgspec.Struct, frozen=True):
     request_id: str
     created: int
     model: str
+    fingerprint: str
+
+
+class Echo(msgspec.Struct, frozen=True):
+    """A prompt as the answer repeats it: its text, and the character where each of its tokens begins."""
+
+    text: str
+    starts: list[int]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a request asks of the engine: `n` completions of each prompt's tokens."""
+    """What a request asks of the engine: `n` completions of each prompt's tokens.
+
+    `echoes` are the prompts where the answer repeats them, else empty.
+    """
 
     prompts: list[list[int]]
     params: SamplingParams
     n: int
+    echoes: tuple[Echo, ...] = ()
 
 
 class Answer(Protocol):
@@ -86,7 +98,7 @@ class Format(Protocol, Generic[RequestT]):
     def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Templates, tokens and the checks that need the model. Runs in the thread pool."""
 
-    def answer(self, request: RequestT, head: Head, generation: Generation, model: LoadedModel) -> Answer:
+    def answer(self, request: RequestT, plan: Plan, head: Head, generation: Generation, model: LoadedModel) -> Answer:
         """The writer of this request's answer."""
 
     def logged_prompt(self, request: RequestT) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import msgspec
@@ -11,7 +10,9 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
-from handler.formats.format import Head, Plan, choice_error
+from handler.formats.format import Echo, Head, Plan, choice_error
+from handler.formats.text_logprobs import LogprobLists, joined
+from handler.formats.text_prompts import count_prompts, read_prompts
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
 from handler.params import ParamsFactory
@@ -28,24 +29,36 @@ class TextFormat:
 
     def decode(self, body: bytes) -> CompletionRequest:
         """Validate a text request."""
-        return decode_request(self._decoder, body)
+        request = decode_request(self._decoder, body)
+        n, best_of = request.n or 1, request.best_of
+        if best_of is not None and best_of < n:
+            raise InvalidRequestError(f"best_of {best_of} is below n {n}", "best_of")
+        if best_of is not None and best_of > n and request.stream:
+            raise InvalidRequestError("best_of: the best is known at the end only; it cannot be streamed", "best_of")
+        return request
 
     def count_sequences(self, request: CompletionRequest) -> tuple[int, str]:
-        """A list of token ids is one prompt, a list of anything else is many."""
-        n, prompt = request.n or 1, request.prompt
-        if isinstance(prompt, str) or isinstance(prompt[0], int) or len(prompt) == 1:
-            return n, "n"
-        return n * len(prompt), "prompt"
+        """Completions of all prompts."""
+        num_prompts, each = count_prompts(request), _completions_each(request)
+        if num_prompts > 1:
+            return num_prompts * each, "prompt"
+        return each, "n" if each == (request.n or 1) else "best_of"
 
     def plan(self, request: CompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
-        """Texts get the special tokens that the tokenizer adds; tokens are taken as they are."""
-        prompts = [factory.check_prompt(tokens, path) for path, tokens in _prompts(request, model.tokenizer)]
-        return Plan(prompts, factory.build(request, max(map(len, prompts))), request.n or 1)
+        """Encode and check every prompt."""
+        min_new_tokens = 0 if request.max_tokens == 0 else 1
+        prompts = read_prompts(request, model.tokenizer)
+        for prompt in prompts:
+            factory.check_prompt(prompt.tokens, prompt.param, min_new_tokens=min_new_tokens)
+        params = factory.build(request, max(len(prompt.tokens) for prompt in prompts))
+        echoes = tuple(prompt.echo for prompt in prompts if prompt.echo is not None)
+        return Plan([prompt.tokens for prompt in prompts], params, _completions_each(request), echoes)
 
-    def answer(self, request: CompletionRequest, head: Head, generation: Generation, model: LoadedModel) -> TextAnswer:
+    def answer(
+        self, request: CompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
+    ) -> TextAnswer:
         """A text_completion, or its chunks."""
-        with_usage = request.stream_options is not None and request.stream_options.include_usage
-        return TextAnswer(head, generation, model.tokenizer, with_usage=with_usage)
+        return TextAnswer(request, plan, head, generation, model.tokenizer)
 
     def logged_prompt(self, request: CompletionRequest) -> Any:
         """The prompt as it came."""
@@ -55,17 +68,30 @@ class TextFormat:
 class TextAnswer:
     """The continuations of one request's prompts."""
 
-    def __init__(self, head: Head, generation: Generation, tokenizer: Tokenizer, *, with_usage: bool) -> None:
+    def __init__(
+        self, request: CompletionRequest, plan: Plan, head: Head, generation: Generation, tokenizer: Tokenizer
+    ) -> None:
         self._head = head
         self._id = f"cmpl-{head.request_id}"
+        self._plan = plan
+        self._n = request.n or 1
+        self._with_logprobs = request.logprobs is not None
+        self._with_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         self._generation = generation
         self._tokenizer = tokenizer
-        self._with_usage = with_usage
+        self._lists: dict[int, LogprobLists] = {}
+        self._begun: set[int] = set()  # choices whose echo is out
         self._frames = ChunkFrames(
-            {"id": self._id, "object": "text_completion", "created": head.created, "model": head.model},
+            {
+                "id": self._id,
+                "object": "text_completion",
+                "created": head.created,
+                "model": head.model,
+                "system_fingerprint": head.fingerprint,
+            },
             content_key=b'"text":',
             content_end=b"",
-            with_usage=with_usage,
+            with_usage=self._with_usage,
         )
 
     def opening(self) -> bytes:
@@ -73,14 +99,20 @@ class TextAnswer:
         return b""
 
     def event(self, choice: Choice, event: TokenEvent) -> bytes:
-        """A chunk with text, and an empty one with the finish reason."""
+        """A chunk with text, and one with the finish reason; before a choice's first the prompt, where asked for."""
         frames = b""
-        if event.text or (event.finish_reason is not None and event.logprobs is not None):
-            frames = self._frames.text(choice.index, event.text, self._logprobs(choice))
+        if self._plan.echoes and choice.index not in self._begun and choice.error is None:
+            self._begun.add(choice.index)
+            text, logprobs = self._echo_of(choice).text, self._prompt_logprobs(choice)
+            if text or logprobs is not None:
+                frames = self._frames.text(choice.index, text, logprobs)
+        if event.text:
+            frames += self._frames.text(choice.index, event.text, self._logprobs(choice))
         if event.finish_reason is not None:
             frames += self._frames.choice(
                 choice.index,
                 b'"text":""',
+                logprobs=self._logprobs(choice),
                 finish_reason=choice.finish_reason,
                 stop_reason=choice.stop_reason,
                 error=choice_error(choice),
@@ -97,68 +129,66 @@ class TextAnswer:
 
     def whole(self) -> bytes:
         """A text_completion."""
-        choices = [
-            CompletionChoice(
-                index=choice.index,
-                text=choice.text,
-                logprobs=self._logprobs(choice),
-                finish_reason=choice.reported_reason,
-                stop_reason=choice.stop_reason,
-                error=choice_error(choice) or msgspec.UNSET,
-            )
-            for choice in self._generation.choices
-        ]
         answer = Completion(
             id=self._id,
             created=self._head.created,
             model=self._head.model,
-            choices=choices,
+            system_fingerprint=self._head.fingerprint,
+            choices=[self._whole_choice(index, choice) for index, choice in enumerate(self._returned())],
             usage=self._generation.usage(),
         )
         return encode_json(answer)
 
-    def _logprobs(self, choice: Choice) -> CompletionLogprobs | None:
-        """Parallel lists for the tokens since the last call; offsets count characters of the completion."""
-        entries = choice.take_logprobs()
-        if entries is None:
+    def _returned(self) -> list[Choice]:
+        """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first."""
+        choices, each = self._generation.choices, self._plan.n
+        if each == self._n:
+            return choices
+        returned: list[Choice] = []
+        for first in range(0, len(choices), each):
+            ranked = sorted(choices[first : first + each], key=lambda choice: choice.mean_logprob, reverse=True)
+            returned += ranked[: self._n]
+        return returned
+
+    def _whole_choice(self, index: int, choice: Choice) -> CompletionChoice:
+        text, logprobs = choice.text, self._logprobs(choice)
+        if self._plan.echoes and choice.error is None:
+            text = self._echo_of(choice).text + text
+            before = self._prompt_logprobs(choice)
+            logprobs = logprobs if before is None else joined(before, logprobs)
+        return CompletionChoice(
+            index=index,
+            text=text,
+            logprobs=logprobs,
+            finish_reason=choice.reported_reason,
+            stop_reason=choice.stop_reason,
+            error=choice_error(choice) or msgspec.UNSET,
+        )
+
+    def _echo_of(self, choice: Choice) -> Echo:
+        return self._plan.echoes[choice.index // self._plan.n]
+
+    def _prompt_logprobs(self, choice: Choice) -> CompletionLogprobs | None:
+        if choice.prompt_logprobs is None:
             return None
-        tokens = [self._text(entry.token_id) for entry in entries]
-        offsets = []
-        for token in tokens:
-            offsets.append(choice.logprobs_offset)
-            choice.logprobs_offset += len(token)
-        return CompletionLogprobs(
-            tokens=tokens,
-            token_logprobs=[entry.logprob for entry in entries],
-            top_logprobs=[{self._text(token): logprob for token, logprob in entry.top} for entry in entries],
-            text_offset=offsets,
-        )
+        return self._lists_of(choice).prompt(choice.prompt_logprobs)
 
-    def _text(self, token_id: int) -> str:
-        return self._tokenizer.token_bytes(token_id).decode(errors="replace")
+    def _logprobs(self, choice: Choice) -> CompletionLogprobs | None:
+        """Of the tokens since the last call, None where there are none or nobody asked."""
+        entries = choice.take_logprobs() if self._with_logprobs else None
+        return None if entries is None else self._lists_of(choice).completion(entries)
 
-
-def _prompts(request: CompletionRequest, tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
-    """Each prompt's field path and tokens."""
-    prompt = request.prompt
-    if isinstance(prompt, str):
-        return [("prompt", tokenizer.encode(prompt, add_special_tokens=True))]
-    kind = type(prompt[0])
-    for index, item in enumerate(prompt):
-        if type(item) is not kind:
-            raise InvalidRequestError(
-                f"prompt[{index}]: a list of prompts must hold one kind of item", f"prompt[{index}]"
+    def _lists_of(self, choice: Choice) -> LogprobLists:
+        lists = self._lists.get(choice.index)
+        if lists is None:
+            lists = self._lists[choice.index] = LogprobLists(
+                self._tokenizer,
+                self._plan.prompts[choice.index // self._plan.n],
+                self._echo_of(choice) if self._plan.echoes else None,
+                skip_special_tokens=self._plan.params.skip_special_tokens,
             )
-    if kind is int:
-        return [("prompt", [item for item in prompt if isinstance(item, int)])]
-    return [
-        (
-            f"prompt[{index}]",
-            tokenizer.encode(item, add_special_tokens=True) if isinstance(item, str) else _tokens(item),
-        )
-        for index, item in enumerate(prompt)
-    ]
+        return lists
 
 
-def _tokens(item: SequenceOf[int] | int) -> list[int]:
-    return [item] if isinstance(item, int) else list(item)
+def _completions_each(request: CompletionRequest) -> int:
+    return request.best_of or request.n or 1

@@ -8,18 +8,51 @@ import msgspec
 from msgspec import Meta
 
 from handler.schema.errors import ErrorDetail
+from handler.schema.extensions import ExtensionFields
 from handler.schema.messages import ChatMessage
-from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
+from handler.schema.refusals import NEVER_TRUE
+from handler.schema.sampling import MAX_TOP_LOGPROBS
 from handler.schema.usage import FinishReason, Usage
 
+NoAudio = Annotated[None, Meta(description="Only text is generated.")]
+NoEffort = Annotated[None, Meta(description="The model has no such control; say it in the messages.")]
+NoPrediction = Annotated[None, Meta(description="What may follow is guessed from the prompt itself.")]
+NoModeration = Annotated[None, Meta(description="Nothing is moderated here.")]
+NoSearch = Annotated[None, Meta(description="There are no built-in tools; functions run at the client.")]
+NoCachePolicy = Annotated[None, Meta(description="Prompts are cached as memory allows, for no stated time.")]
+NoMedia = Annotated[None, Meta(description="The model reads text only.")]
 
-class ChatCompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class ChatCompletionRequest(ExtensionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    modalities: Annotated[list[Literal["text"]], Meta(description="Only text is generated.")] | None = None
+    service_tier: (
+        Annotated[Literal["auto", "default"], Meta(description="There is one tier, which answers as default.")] | None
+    ) = None
+    prompt_cache_key: Annotated[str, Meta(description="Not needed: equal beginnings are found anyhow.")] | None = None
+    prompt_cache_retention: (
+        Annotated[Literal["in_memory"], Meta(description="Prompts are cached as memory allows.")] | None
+    ) = None
+    safety_identifier: Annotated[str, Meta(max_length=128, description="Accepted, and not kept.")] | None = None
+    store: Annotated[bool, Meta(description="Nothing is stored for later.", extra_json_schema=NEVER_TRUE)] | None = None
+    echo: (
+        Annotated[bool, Meta(description="/v1/completions repeats its prompt.", extra_json_schema=NEVER_TRUE)] | None
+    ) = None
+    audio: NoAudio = None
+    reasoning_effort: NoEffort = None
+    verbosity: NoEffort = None
+    thinking_token_budget: NoEffort = None
+    prediction: NoPrediction = None
+    moderation: NoModeration = None
+    web_search_options: NoSearch = None
+    prompt_cache_options: NoCachePolicy = None
+    media_io_kwargs: NoMedia = None
+    mm_processor_kwargs: NoMedia = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -67,9 +100,11 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
+    service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,6 +131,8 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from handler.errors import InvalidRequestError
+from handler.schema.refusals import explain, find_refused
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -27,11 +28,11 @@ def decode_request(decoder: msgspec.json.Decoder[StructT], body: bytes) -> Struc
     """Decode and validate a body.
 
     Raises:
-        InvalidRequestError: no JSON, a wrong type, a value out of range, a missing or an unknown field; `param` is
-            the path of the field, in OpenAI's notation (`messages[0].role`).
+        InvalidRequestError: no JSON, a wrong type, a value out of range or without use here, a missing or an unknown
+            field; `param` is the path of the field, in OpenAI's notation (`messages[0].role`).
     """
     try:
-        return decoder.decode(body)
+        request = decoder.decode(body)
     except msgspec.ValidationError as error:
         match = _PATH.match(str(error))
         assert match is not None
@@ -40,8 +41,11 @@ def decode_request(decoder: msgspec.json.Decoder[StructT], body: bytes) -> Struc
         if named is not None:
             path = f"{path}.{named['field']}" if path else named["field"]
         where = f"{path}: " if path else ""
-        raise InvalidRequestError(f"{where}{message}", path or None) from error
+        raise InvalidRequestError(f"{where}{explain(decoder.type, path, message)}", path or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidRequestError("The body is nested too deeply") from error
+    for name, message in find_refused(request):
+        raise InvalidRequestError(f"{name}: {message}", name)
+    return request

@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from handler.schema.refusals import NEVER_TRUE
+
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
@@ -27,7 +29,13 @@ MetadataValue = Annotated[str, Meta(max_length=512)]
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a stream carries beside tokens."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    continuous_usage_stats: (
+        Annotated[bool, Meta(description="Usage comes with the last event.", extra_json_schema=NEVER_TRUE)] | None
+    ) = None
+    include_obfuscation: (
+        Annotated[bool, Meta(description="Events are not padded.", extra_json_schema=NEVER_TRUE)] | None
+    ) = None
 
 
 class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +55,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: list[TokenId] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="No end before that many tokens.")] | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -147,7 +147,7 @@ def test_a_piece_outside_the_byte_alphabet_stands_for_itself(tmp_path: Path) -> 
 @given(texts.filter(lambda text: "\ufffd" not in text))
 def test_tokens_are_found_in_their_text(bytewise: Tokenizer, embedded: Tokenizer, text: str) -> None:
     for tokenizer in (bytewise, embedded):
-        tokens, starts = tokenizer.encode_located(text)
+        tokens, starts = tokenizer.encode_located(text, add_special_tokens=True)
         assert tokens == tokenizer.encode(text, add_special_tokens=True)
         decoded, certain = tokenizer.decode_located(tokens)
         assert decoded == text
@@ -159,7 +159,7 @@ def test_tokens_are_found_in_their_text(bytewise: Tokenizer, embedded: Tokenizer
 
 
 def test_special_tokens_have_their_place_in_a_text(bytewise: Tokenizer) -> None:
-    assert bytewise.encode_located("a<|end|>b") == ([97, END_TOKEN, 98], [0, 1, 8])
+    assert bytewise.encode_located("a<|end|>b", add_special_tokens=True) == ([97, END_TOKEN, 98], [0, 1, 8])
     assert bytewise.decode_located([97, END_TOKEN, 98]) == ("a<|end|>b", [0, 1, 8])
 
 
@@ -169,7 +169,8 @@ def test_a_token_that_the_tokenizer_adds_takes_no_place(tmp_path: Path) -> None:
         single="<|start|> $A <|end|>", special_tokens=[("<|start|>", 257), ("<|end|>", END_TOKEN)]
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert Tokenizer(tmp_path).encode_located("ab") == ([257, 97, 98, END_TOKEN], [0, 0, 1, 2])
+    assert Tokenizer(tmp_path).encode_located("ab", add_special_tokens=True) == ([257, 97, 98, END_TOKEN], [0, 0, 1, 2])
+    assert Tokenizer(tmp_path).encode_located("ab", add_special_tokens=False) == ([97, 98], [0, 1])
 
 
 def test_special_tokens_in_the_text_count_as_such(bytewise: Tokenizer) -> None:
