@@ -130,7 +130,7 @@ class ParamsFactory:
             for spelling in (bare, f" {bare}"):
                 tokens = self._tokenizer.encode(spelling, add_special_tokens=False)
                 if tokens:
-                    words[tuple(tokens)] = None
+                    words[self._token_ids(tokens, f"bad_words[{index}]")] = None
         return tuple(words)
 
     def _token_ids(self, token_ids: list[int], param: str) -> tuple[int, ...]:

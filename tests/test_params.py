@@ -76,6 +76,10 @@ def test_every_field_arrives() -> None:
             ignore_eos=True,
             logprobs=True,
             top_logprobs=4,
+            bad_words=["ab"],
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            priority=-2,
         )
     )
     assert params == SamplingParams(
@@ -94,7 +98,36 @@ def test_every_field_arrives() -> None:
         min_tokens=2,
         ignore_eos=True,
         logprobs=4,
+        bad_words=((97, 98), (32, 97, 98)),
+        include_stop=True,
+        skip_special_tokens=False,
+        priority=-2,
     )
+
+
+def test_a_bad_word_is_banned_at_the_beginning_and_behind_a_space() -> None:
+    words = build(chat(bad_words=["a", " a", "  b"])).bad_words
+    assert words == ((97,), (32, 97), (98,), (32, 98))
+
+
+def test_completions_are_ranked_by_log_probabilities_that_nobody_sees() -> None:
+    def logprobs(**fields: Any) -> int | None:
+        return build(CompletionRequest(model="m", prompt="x", **fields)).logprobs
+
+    assert logprobs(best_of=3) == 0
+    assert logprobs(best_of=3, n=2) == 0
+    assert logprobs(best_of=3, logprobs=5) == 5
+    assert logprobs(best_of=3, n=3) is None
+    assert logprobs(best_of=1) is None
+
+
+def test_an_echo_scores_the_prompt_where_log_probabilities_are_asked_for() -> None:
+    def prompt_logprobs(**fields: Any) -> int | None:
+        return build(CompletionRequest(model="m", prompt="x", **fields)).prompt_logprobs
+
+    assert prompt_logprobs(echo=True, logprobs=2) == 2
+    assert prompt_logprobs(echo=True) is None
+    assert prompt_logprobs(logprobs=2) is None
 
 
 def test_the_request_wins_over_the_settings_and_those_over_the_model() -> None:
@@ -143,6 +176,8 @@ def test_logprobs_in_both_dialects() -> None:
         (chat(logit_bias={"the": 1.0}), InvalidRequestError, "logit_bias"),
         (chat(logit_bias={"9" * 5000: 1.0}), InvalidRequestError, "logit_bias"),
         (chat(stop_token_ids=[1, 100]), InvalidRequestError, "stop_token_ids"),
+        (chat(bad_words=["a", "z"]), InvalidRequestError, "bad_words[1]"),
+        (chat(bad_words=[" "]), InvalidRequestError, "bad_words[0]"),
         (chat(stream_options=StreamOptions(include_usage=True)), InvalidRequestError, "stream_options"),
     ],
 )
@@ -161,6 +196,14 @@ def test_a_prompt_must_leave_room_for_one_token() -> None:
         factory().check_prompt([1] * 64, "prompt")
     assert caught.value.param == "prompt"
     assert "64" in str(caught.value)
+
+
+def test_a_prompt_may_fill_the_context_where_nothing_is_to_follow() -> None:
+    assert factory().check_prompt([1] * 64, "prompt", min_new_tokens=0) == [1] * 64
+    assert build(CompletionRequest(model="m", prompt="x", max_tokens=0), 64).max_tokens == 0
+    with pytest.raises(ContextLengthError, match=r"prompt\[3\]: the prompt has 65 tokens") as caught:
+        factory().check_prompt([1] * 65, "prompt[3]", min_new_tokens=0)
+    assert caught.value.param == "prompt[3]"
 
 
 @pytest.mark.parametrize("tokens", [[], [1, 100]])

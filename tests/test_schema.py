@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParams
+from openai.types.completion_create_params import CompletionCreateParams as TextCreateParams
 
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
@@ -26,7 +28,7 @@ def message(**fields: object) -> dict[str, object]:
 BAD_FIELDS = [
     ({"model": 1}, "model"),
     ({"model": "x" * 513}, "model"),
-    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": "5"}, "max_tokens"),
     ({"max_tokens": True}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
@@ -61,6 +63,14 @@ BAD_FIELDS = [
     ({"metadata": {"x" * 65: "a"}}, "metadata"),
     ({"metadata": {str(number): "a" for number in range(17)}}, "metadata"),
     ({"temprature": 1}, "temprature"),
+    ({"bad_words": "x"}, "bad_words"),
+    ({"bad_words": ["x", ""]}, "bad_words[1]"),
+    ({"bad_words": ["x"] * 257}, "bad_words"),
+    ({"include_stop_str_in_output": 1}, "include_stop_str_in_output"),
+    ({"skip_special_tokens": "no"}, "skip_special_tokens"),
+    ({"priority": 1.5}, "priority"),
+    ({"priority": 2**31}, "priority"),
+    ({"use_beam_search": 1}, "use_beam_search"),
 ]
 
 BAD_CHAT = [
@@ -75,7 +85,15 @@ BAD_CHAT = [
     (message(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
     (message(content=[{"type": "text", "text": 5}]), "messages[0].content[0].text"),
     (message(tool_calls=[]), "messages[0].tool_calls"),
+    ({"max_tokens": 0}, "max_tokens"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"store": "no"}, "store"),
+    ({"service_tier": 1}, "service_tier"),
+    ({"modalities": "text"}, "modalities"),
+    ({"prompt_cache_key": 1}, "prompt_cache_key"),
+    ({"safety_identifier": "x" * 129}, "safety_identifier"),
+    ({"best_of": 2}, "best_of"),
+    ({"suffix": "x"}, "suffix"),
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 21}, "top_logprobs"),
     ({"prompt": "hi"}, "prompt"),
@@ -91,7 +109,55 @@ BAD_TEXT = [
     ({"logprobs": 21}, "logprobs"),
     ({"logprobs": True}, "logprobs"),
     ({"messages": []}, "messages"),
-    ({"echo": True}, "echo"),
+    ({"echo": 1}, "echo"),
+    ({"best_of": 0}, "best_of"),
+    ({"best_of": 129}, "best_of"),
+    ({"add_special_tokens": 0}, "add_special_tokens"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"max_completion_tokens": 2}, "max_completion_tokens"),
+]
+
+ANY = {"anything": [1]}
+
+NO_USE = [
+    ({"use_beam_search": True}, "use_beam_search", "one after the other"),
+    ({"return_token_ids": True}, "return_token_ids", "as text"),
+    ({"return_tokens_as_token_ids": True}, "return_tokens_as_token_ids", "as text"),
+    ({"length_penalty": 1.0}, "length_penalty", "no beam search"),
+    ({"early_stopping": False}, "early_stopping", "no beam search"),
+    ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens", "never cut"),
+    ({"allowed_token_ids": [5]}, "allowed_token_ids", "logit_bias"),
+    ({"prompt_logprobs": 0}, "prompt_logprobs", "echo and logprobs"),
+    ({"cache_salt": "x"}, "cache_salt", "one prefix cache"),
+    ({"kv_transfer_params": ANY}, "kv_transfer_params", "on its device"),
+    ({"logits_processors": ["x"]}, "logits_processors", "no code"),
+    ({"vllm_xargs": ANY}, "vllm_xargs", "no code"),
+    ({"request_id": "x"}, "request_id", "x-request-id"),
+    ({"spaces_between_special_tokens": True}, "spaces_between_special_tokens", "decoder"),
+]
+
+NO_USE_IN_CHAT = [
+    ({"store": True}, "store", "Nothing is stored"),
+    ({"service_tier": "flex"}, "service_tier", "one tier"),
+    ({"service_tier": "priority"}, "service_tier", "one tier"),
+    ({"modalities": ["text", "audio"]}, "modalities[1]", "Only text"),
+    ({"audio": {"voice": "alloy", "format": "wav"}}, "audio", "Only text"),
+    ({"echo": True}, "echo", "/v1/completions"),
+    ({"reasoning_effort": "low"}, "reasoning_effort", "no such control"),
+    ({"verbosity": "low"}, "verbosity", "no such control"),
+    ({"thinking_token_budget": 5}, "thinking_token_budget", "no such control"),
+    ({"prediction": {"type": "content", "content": "x"}}, "prediction", "guessed"),
+    ({"moderation": {"model": "x"}}, "moderation", "Nothing is moderated"),
+    ({"web_search_options": {}}, "web_search_options", "no built-in tools"),
+    ({"prompt_cache_options": {}}, "prompt_cache_options", "no stated time"),
+    ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "as memory allows"),
+    ({"media_io_kwargs": {}}, "media_io_kwargs", "text only"),
+    ({"mm_processor_kwargs": {}}, "mm_processor_kwargs", "text only"),
+]
+
+NO_USE_IN_TEXT = [
+    ({"suffix": "x"}, "suffix", "fills no gaps"),
+    ({"prompt_embeds": "x"}, "prompt_embeds", "texts or tokens"),
 ]
 
 
@@ -111,6 +177,41 @@ def test_a_bad_chat_request_names_its_field(fields: dict[str, Any], param: str) 
 @pytest.mark.parametrize(("fields", "param"), [*BAD_FIELDS, *BAD_TEXT])
 def test_a_bad_text_request_names_its_field(fields: dict[str, Any], param: str) -> None:
     assert param_of(text_decoder, msgspec.json.encode(TEXT | fields)) == param
+
+
+def check_reason(decoder: Any, base: dict[str, Any], fields: dict[str, Any], param: str, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=reason) as caught:
+        decode_request(decoder, msgspec.json.encode(base | fields))
+    assert caught.value.param == param
+    assert str(caught.value).startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(("fields", "param", "reason"), [*NO_USE, *NO_USE_IN_CHAT])
+def test_a_field_without_use_in_a_chat_is_refused_with_the_reason(
+    fields: dict[str, Any], param: str, reason: str
+) -> None:
+    check_reason(chat_decoder, CHAT, fields, param, reason)
+
+
+@pytest.mark.parametrize(("fields", "param", "reason"), [*NO_USE, *NO_USE_IN_TEXT])
+def test_a_field_without_use_in_a_text_is_refused_with_the_reason(
+    fields: dict[str, Any], param: str, reason: str
+) -> None:
+    check_reason(text_decoder, TEXT, fields, param, reason)
+
+
+def test_what_asks_for_nothing_more_is_accepted() -> None:
+    flags = ["use_beam_search", "return_token_ids", "return_tokens_as_token_ids"]
+    decode_request(text_decoder, msgspec.json.encode(TEXT | dict.fromkeys(flags, False)))
+    defaults = {
+        "service_tier": "default",
+        "modalities": ["text"],
+        "prompt_cache_retention": "in_memory",
+        "prompt_cache_key": "a",
+        "safety_identifier": "b",
+    }
+    flags += ["store", "echo"]
+    decode_request(chat_decoder, msgspec.json.encode(CHAT | dict.fromkeys(flags, False) | defaults))
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])
@@ -164,20 +265,42 @@ def test_parts_become_text_and_developer_becomes_system() -> None:
 
 
 def test_null_counts_as_absent_where_openai_says_so() -> None:
-    names = [
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "n",
-        "stop",
-        "stream",
-        "seed",
-        "logit_bias",
-        "stream_options",
-        "user",
+    decoders: list[tuple[Any, dict[str, Any], Any]] = [
+        (chat_decoder, CHAT, CompletionCreateParams),
+        (text_decoder, TEXT, TextCreateParams),
     ]
-    request = decode_request(chat_decoder, msgspec.json.encode(CHAT | dict.fromkeys(names)))
-    assert request == decode_request(chat_decoder, msgspec.json.encode(CHAT))
+    for decoder, base, params in decoders:
+        hints = [get_type_hints(kind) for kind in get_args(params)]
+        nullable = {name for hint in hints for name, kind in hint.items() if type(None) in get_args(kind)}
+        assert len(nullable - base.keys()) > 10
+        for name in nullable - base.keys():
+            request = decode_request(decoder, msgspec.json.encode(base | {name: None}))
+            assert request == decode_request(decoder, msgspec.json.encode(base))
+
+
+def test_null_counts_as_absent_in_every_field_of_ours() -> None:
+    decoders: list[tuple[Any, dict[str, Any], Any]] = [
+        (chat_decoder, CHAT, ChatCompletionRequest),
+        (text_decoder, TEXT, CompletionRequest),
+    ]
+    for decoder, base, kind in decoders:
+        names = set(kind.__struct_fields__) - base.keys()
+        request = decode_request(decoder, msgspec.json.encode(base | dict.fromkeys(names)))
+        assert request == decode_request(decoder, msgspec.json.encode(base))
+
+
+OTHERS = {"function_call", "functions", "parallel_tool_calls", "response_format", "tool_choice", "tools"}
+"""Fields of tools and of structured output, which have tests of their own."""
+
+
+def test_every_field_of_the_reference_is_known() -> None:
+    pairs: list[tuple[Any, Any]] = [
+        (CompletionCreateParams, ChatCompletionRequest),
+        (TextCreateParams, CompletionRequest),
+    ]
+    for params, kind in pairs:
+        known = {name for one in get_args(params) for name in get_type_hints(one)}
+        assert known - OTHERS - set(kind.__struct_fields__) == set()
 
 
 json_values = st.recursive(

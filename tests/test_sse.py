@@ -12,7 +12,7 @@ from handler.schema.text import Completion, CompletionLogprobs
 from handler.schema.usage import PromptTokensDetails, Usage
 from handler.sse import DONE, ChunkFrames, error_event
 
-HEAD: dict[str, str | int] = {"id": "x-1", "created": 5, "model": 'a "model"'}
+HEAD: dict[str, str | int] = {"id": "x-1", "created": 5, "model": 'a "model"', "system_fingerprint": "fp_1"}
 USAGE = Usage(3, 4, 7, PromptTokensDetails(2))
 texts = st.text() | st.sampled_from(["\n\n", "\r\n", '"\\', "\u2028\u2029", "👩‍👩‍👧", "data: [DONE]", "\x00\x7f\x85"])
 

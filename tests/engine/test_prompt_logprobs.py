@@ -85,6 +85,7 @@ def test_in_int8_they_are_the_same_numbers_to_the_bit(load_tiny: LoadTiny) -> No
     submit(core, texts[1], greedy(20))  # shares the steps, and has its own logits among theirs
     for text, completion, scored in zip(texts, generated, complete(core, whole, scoring(2)), strict=True):
         assert entries_of(scored)[len(text) - 1 :] == completion.logprobs
+    assert len(core._runner._decoder._logits) <= 4 * 6, "memory for whole prompts is not kept"  # type: ignore[attr-defined]
 
 
 def test_nothing_to_generate_is_an_end_without_tokens(load_tiny: LoadTiny) -> None:
