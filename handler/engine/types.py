@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from handler.engine.grammar import Grammar
 from handler.engine.lookup import PromptLookup
 from handler.errors import EngineError
 
@@ -49,6 +50,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         include_stop: the stop string or stop token that ends the completion appears in it.
         skip_special_tokens: special tokens have no text.
         priority: sequences with a lower number run first; equal ones in the order of their arrival.
+        grammar: what the completion must match, None for anything.
     """
 
     max_tokens: int
@@ -71,6 +73,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     include_stop: bool = False
     skip_special_tokens: bool = True
     priority: int = 0
+    grammar: Grammar | None = None
 
     @property
     def needs_history(self) -> bool:
@@ -86,6 +89,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             or self.min_tokens > 0
             or bool(self.bad_words)
             or self.logprobs is not None
+            or self.grammar is not None
         )
 
 
@@ -101,10 +105,11 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class SampledToken(msgspec.Struct, frozen=True):
-    """The choice of one row of logits."""
+    """The choice of one row of logits. With an `error` there was none, and the token means nothing."""
 
     token_id: int
     logprob: TokenLogprob | None = None
+    error: str | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +258,9 @@ class Runner(Protocol):
 
     def launch(self, batch: Batch) -> PendingStep:
         """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
+
+    def clear(self, blocks: list[int]) -> None:
+        """Called with the blocks of a sequence that failed: none of its numbers may reach who gets them next."""
 
     def idle(self) -> None:
         """Called when nothing runs: time for preparations that no request should wait for."""

@@ -55,6 +55,9 @@ class NativeRunner:
         sampled = self._sampler.sample_chunks(logits[:num_sampling_rows], sampling) if sampling else []
         return FinishedStep(sampled, prompt_logprobs)
 
+    def clear(self, blocks: list[int]) -> None:
+        """Nothing to do: the kernels read nothing behind a sequence's last token."""
+
     def idle(self) -> None:
         """Nothing is prepared ahead of time here."""
 
