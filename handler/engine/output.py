@@ -12,7 +12,7 @@ class SequenceOutput:
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer, end_token_ids: frozenset[int]) -> None:
         params = sequence.params
         self._sequence = sequence
-        self._text = TextStream(tokenizer, sequence.tokens)
+        self._text = TextStream(tokenizer, sequence.tokens, params.shown_token_ids)
         self._stops = StopMatcher(params.stop)
         self._end_token_ids = frozenset() if params.ignore_eos else end_token_ids
         self._stop_token_ids = frozenset(params.stop_token_ids)

@@ -44,6 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         stop_token_ids: tokens that end the completion, beside the model's own end tokens.
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
+        shown_token_ids: special tokens whose text belongs to the completion's; that of others does not.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
         grammar: what the completion must match, None for anything.
     """
@@ -62,6 +63,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    shown_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     grammar: Grammar | None = None
 
