@@ -96,10 +96,11 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class SampledToken(msgspec.Struct, frozen=True):
-    """The choice of one row of logits."""
+    """The choice of one row of logits. With an `error` there was none, and the token means nothing."""
 
     token_id: int
     logprob: TokenLogprob | None = None
+    error: str | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +227,9 @@ class Runner(Protocol):
 
     def launch(self, batch: Batch) -> PendingStep:
         """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
+
+    def clear(self, blocks: list[int]) -> None:
+        """Called with the blocks of a sequence that failed: none of its numbers may reach who gets them next."""
 
     def idle(self) -> None:
         """Called when nothing runs: time for preparations that no request should wait for."""
