@@ -19,6 +19,10 @@ from handler.errors import InvalidRequestError
 _OPEN_ENDED = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"}
 # As models learn to write it. Where more white space is allowed, small ones get lost in it.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MAX_FORCED_CALLS = 16
+"""Small models that must call and may call again do so until something stops them."""
+
+_MORE = f"{{0,{MAX_FORCED_CALLS - 1}}}"
 _ANY_TEXT = r"/(.|\n)*/"
 _TEXT_BUT_JSON = r"/([^{ \t\r\n](.|\n)*)?/"
 
@@ -73,14 +77,15 @@ class CallGrammar:
         if self._at_most_one or self._syntax is ToolSyntax.MISTRAL_LIST:
             return call
         separator = '"\\n" ' if self._syntax is ToolSyntax.HERMES else ""
-        return f"{call} ({separator}{call})*"
+        return f"{call} ({separator}{call}){_MORE}"
 
     def _group(self) -> str:
         """What follows the opening marker: one call, in Mistral's lists all."""
         if self._syntax is ToolSyntax.HERMES:
             return f'"\\n" body "\\n" {self._marker(HERMES_CLOSE)}'
         if self._syntax is ToolSyntax.MISTRAL_LIST:
-            return '/ ?\\[/ body "]"' if self._at_most_one else '/ ?\\[/ body (", " body)* "]"'
+            more = "" if self._at_most_one else f' (", " body){_MORE}'
+            return f'/ ?\\[/ body{more} "]"'
         return "body"
 
     def _bodies(self, *, strict_only: bool) -> list[str]:
