@@ -25,6 +25,7 @@ from handler.schema.chat import (
 )
 from handler.schema.codec import decode_request, encode_json
 from handler.sse import DONE, ChunkFrames, error_event
+from handler.structured import compile_grammar
 
 
 class ChatFormat:
@@ -47,7 +48,8 @@ class ChatFormat:
             raise InvalidRequestError("The model has no chat template; use /v1/completions", "messages")
         text = model.chat_template.render([message.for_template() for message in request.messages])
         prompt = factory.check_prompt(model.tokenizer.encode(text, add_special_tokens=False), "messages")
-        return Plan([prompt], factory.build(request, len(prompt)), request.n or 1)
+        grammar = compile_grammar(request, request.response_format, model.grammars)
+        return Plan([prompt], factory.build(request, len(prompt), grammar), request.n or 1)
 
     def answer(
         self, request: ChatCompletionRequest, head: Head, generation: Generation, model: LoadedModel

@@ -10,6 +10,7 @@ from msgspec import Meta
 from handler.schema.errors import ErrorDetail
 from handler.schema.messages import ChatMessage
 from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
+from handler.schema.structured import ResponseFormat
 from handler.schema.usage import FinishReason, Usage
 
 
@@ -18,6 +19,7 @@ class ChatCompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_un
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
