@@ -64,16 +64,16 @@ LLAMA = """\
 {%- set spoken = messages[1:] if has_system else messages -%}
 {%- for message in spoken %}
     {%- if message.tool_calls is defined %}
-        {%- if message.tool_calls | length != 1 %}{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}
+        {%- if message.tool_calls | length != 1 %}{{ raise_exception('only single tool-calls at once') }}{% endif %}
         {%- set call = message.tool_calls[0].function %}
         {{- part('assistant', '{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}') }}
     {%- elif message.role == 'tool' %}
         {{- part('ipython', message.content | tojson) }}
     {%- elif loop.first and tools %}
         {%- set described -%}
-        {{ 'Given the following functions, please respond with a JSON for a function call with its proper arguments that best \
-answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of argument name and its \
-value}.Do not use variables.\n\n' }}
+        {{ 'Given the following functions, please respond with a JSON for a function call with its proper arguments \
+that best answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of \
+argument name and its value}.Do not use variables.\n\n' }}
             {%- for tool in tools %}{{ (tool | tojson(indent=4)) + '\n\n' }}{% endfor %}
         {%- endset %}
         {{- part('user', described + message.content | trim) }}
@@ -102,7 +102,8 @@ _MISTRAL = """\
         {{- CALLS }}
     {%- elif message.role == 'tool' %}
         {%- if message.tool_call_id | length != 9 %}{{ raise_exception('ids have length 9') }}{% endif %}
-        {{- '[TOOL_RESULTS]{"content": ' + message.content + ', "call_id": "' + message.tool_call_id + '"}[/TOOL_RESULTS]' }}
+        {{- '[TOOL_RESULTS]{"content": ' + message.content }}
+        {{- ', "call_id": "' + message.tool_call_id + '"}[/TOOL_RESULTS]' }}
     {%- else %}
         {{- message.content + eos_token }}
     {%- endif %}
@@ -132,12 +133,13 @@ HERMES = """\
 {%- for message in messages %}
     {%- if message.tool_calls is defined %}
         {%- for call in message.tool_calls %}
-            {{- '<tool_call>\n{ "arguments": ' + (call.function.arguments | tojson) + ', "name": "' + call.function.name }}
-            {{- '"}\n</tool_call> ' }}
+            {{- '<tool_call>\n{ "arguments": ' + (call.function.arguments | tojson) }}
+            {{- ', "name": "' + call.function.name + '"}\n</tool_call> ' }}
         {%- endfor %}
     {%- elif message.role == 'tool' %}
         {%- if not message.name is defined %}{{ raise_exception('results need a name') }}{% endif %}
-        {{- '<tool_response>\n{"name": "' + message.name + '", "content": ' + (message.content | tojson) + '}\n</tool_response>\n' }}
+        {{- '<tool_response>\n{"name": "' + message.name + '", "content": ' }}
+        {{- (message.content | tojson) + '}\n</tool_response>\n' }}
     {%- else %}
         {{- message.role + ': ' + message.content + '\n' }}
     {%- endif %}
@@ -151,7 +153,7 @@ PLAIN = """\
 
 NO_SYSTEM = """\
 {%- for message in messages %}
-    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('System role not supported') }}{% endif %}
+    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('no system') }}{% endif %}
     {{- '<start_of_turn>' + message.role + '\n' + message.content + '<end_of_turn>\n' }}
 {%- endfor %}
 """

@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any
 
+import msgspec
+
 from handler.conversation.conversation import Tool
 from handler.conversation.markers import HERMES_CLOSE, HERMES_OPEN, MISTRAL_ARGUMENTS, MISTRAL_OPEN, PYTHON_TAG
 from handler.engine.grammar import GrammarSpec
@@ -127,7 +129,7 @@ def arguments_schema(tool: Tool) -> str:
 def _with_spacing(schema: Any) -> str:
     if isinstance(schema, dict):
         schema = {"x-guidance": _SPACING} | schema
-    return json.dumps(schema, ensure_ascii=False)
+    return msgspec.json.encode(schema).decode()
 
 
 _ANY_OBJECT = _with_spacing({"type": "object"})
@@ -138,12 +140,15 @@ def _rule(output: GrammarSpec, param: str) -> str:
         case "json_object":
             return f"%json {_ANY_OBJECT}"
         case "json_schema":
-            return f"%json {_with_spacing(json.loads(output.text))}"
+            try:
+                return f"%json {_with_spacing(msgspec.json.decode(output.text))}"
+            except msgspec.DecodeError as error:
+                raise InvalidRequestError(f"{param} is not valid JSON: {error}", param) from error
         case "regex":
             # Not in a class of its own, a slash ends the expression.
             return "/" + re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", output.text, flags=re.DOTALL) + "/"
         case "choice":
-            return " | ".join(_quoted(choice) for choice in json.loads(output.text))
+            return " | ".join(_quoted(choice) for choice in msgspec.json.decode(output.text))
     raise InvalidRequestError(
         f"{param}: a grammar cannot stand beside calls that the model is free to make; "
         'set tool_choice to "none" or "required"',
