@@ -6,6 +6,7 @@ import re
 from typing import TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.grammar import Grammar
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
@@ -40,7 +41,12 @@ class ParamsFactory:
         self._min_p = _first(defaults.min_p, 0.0)
         self._repetition_penalty = _first(defaults.repetition_penalty, 1.0)
 
-    def build(self, request: ChatCompletionRequest | CompletionRequest, longest_prompt_tokens: int) -> SamplingParams:
+    def build(
+        self,
+        request: ChatCompletionRequest | CompletionRequest,
+        longest_prompt_tokens: int,
+        grammar: Grammar | None = None,
+    ) -> SamplingParams:
         """Parameters for all sequences of a request whose longest prompt has that many tokens.
 
         Raises:
@@ -73,6 +79,7 @@ class ParamsFactory:
             include_stop=bool(request.include_stop_str_in_output),
             skip_special_tokens=_first(request.skip_special_tokens, True),
             priority=request.priority or 0,
+            grammar=grammar,
         )
 
     def check_prompt(self, tokens: list[int], param: str, *, min_new_tokens: int = 1) -> list[int]:

@@ -13,7 +13,12 @@ class SequenceOutput:
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer, end_token_ids: frozenset[int]) -> None:
         params = sequence.params
         self._sequence = sequence
-        self._text = TextStream(tokenizer, sequence.tokens, skip_special_tokens=params.skip_special_tokens)
+        self._text = TextStream(
+            tokenizer,
+            sequence.tokens,
+            params.shown_token_ids,
+            skip_special_tokens=params.skip_special_tokens,
+        )
         self._stops = StopMatcher(params.stop, include=params.include_stop)
         self._prompt_logprobs: list[TokenLogprob] | None = None if params.prompt_logprobs is None else []
         self._end_token_ids = frozenset() if params.ignore_eos else end_token_ids

@@ -44,6 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         stop_token_ids: tokens that end the completion, beside the model's own end tokens.
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
+        shown_token_ids: special tokens whose text belongs to the completion's; that of others does not.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
         prompt_logprobs: likewise for each token of the prompt but the first, which nothing comes before.
         bad_words: token sequences of which the last token is not chosen behind the others.
@@ -67,6 +68,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    shown_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()

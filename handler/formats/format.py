@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from handler.conversation.output import ParserFactory
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
@@ -51,12 +52,14 @@ class Plan(msgspec.Struct, frozen=True):
     """What a request asks of the engine: `n` completions of each prompt's tokens.
 
     `echoes` are the prompts where the answer repeats them, else empty.
+    `parser` makes what reads each choice's text; None where it is nothing but text.
     """
 
     prompts: list[list[int]]
     params: SamplingParams
     n: int
     echoes: tuple[Echo, ...] = ()
+    parser: ParserFactory | None = None
 
 
 class Answer(Protocol):

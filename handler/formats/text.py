@@ -19,6 +19,7 @@ from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.text import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from handler.sse import DONE, ChunkFrames, error_event
+from handler.structured import compile_grammar
 
 
 class TextFormat:
@@ -50,7 +51,8 @@ class TextFormat:
         prompts = read_prompts(request, model.tokenizer)
         for prompt in prompts:
             factory.check_prompt(prompt.tokens, prompt.param, min_new_tokens=min_new_tokens)
-        params = factory.build(request, max(len(prompt.tokens) for prompt in prompts))
+        grammar = compile_grammar(request, None, model.grammars)
+        params = factory.build(request, max(len(prompt.tokens) for prompt in prompts), grammar)
         echoes = tuple(prompt.echo for prompt in prompts if prompt.echo is not None)
         return Plan([prompt.tokens for prompt in prompts], params, _completions_each(request), echoes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,8 @@ from handler.schema.extensions import ExtensionFields
 from handler.schema.messages import ChatMessage
 from handler.schema.refusals import NEVER_TRUE
 from handler.schema.sampling import MAX_TOP_LOGPROBS
+from handler.schema.structured import ResponseFormat
+from handler.schema.tools import MAX_TOOLS, FunctionTool, GeneratedCall, ToolCallDelta, ToolChoiceField
 from handler.schema.usage import FinishReason, Usage
 
 NoAudio = Annotated[None, Meta(description="Only text is generated.")]
@@ -27,7 +29,16 @@ class ChatCompletionRequest(ExtensionFields, frozen=True, kw_only=True, forbid_u
     """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool | None = None
+    add_generation_prompt: (
+        Annotated[bool, Meta(description="End the prompt with the head of the assistant's message.")] | None
+    ) = None
+    continue_final_message: Annotated[bool, Meta(description="Go on with the assistant's last message.")] = False
+    chat_template_kwargs: Annotated[dict[str, Any], Meta(description="Variables of the chat template.")] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     modalities: Annotated[list[Literal["text"]], Meta(description="Only text is generated.")] | None = None
@@ -76,11 +87,12 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    """The generated message."""
+    """The generated message: content is null where it consists of calls alone."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[GeneratedCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -107,11 +119,12 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+class ChatDelta(msgspec.Struct, frozen=True):
     """What a chunk adds to a message."""
 
-    role: Literal["assistant"] | None = None
-    content: str | None = None
+    role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: list[ToolCallDelta] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):

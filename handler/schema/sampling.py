@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from handler.schema.refusals import NEVER_TRUE
+from handler.schema.structured import Choices, JsonSchema, StructuredOutputs
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -59,6 +60,11 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    guided_json: Annotated[JsonSchema | str, Meta(description="A JSON schema, also as text.")] | None = None
+    guided_regex: Annotated[str, Meta(description="In Rust's syntax.")] | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Annotated[str, Meta(description="In Lark or GBNF.")] | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16, description="Kept in the log.")] | None
