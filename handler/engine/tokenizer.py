@@ -56,6 +56,10 @@ class Tokenizer:
         """Text of `token_ids`; bytes that form no character become U+FFFD."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    def piece(self, token_id: int) -> str | None:
+        """The vocabulary's own spelling of one token, None for an id that it does not have."""
+        return self._tokenizer.id_to_token(token_id)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for, even where they are part of a character only."""
         piece = self._tokenizer.id_to_token(token_id)

@@ -9,7 +9,7 @@ import msgspec
 
 from handler.errors import InvalidRequestError
 
-StructT = TypeVar("StructT", bound=msgspec.Struct)
+StructT = TypeVar("StructT", bound=msgspec.Struct | dict[str, msgspec.Raw])
 
 _MAX_MESSAGE_LENGTH = 1000
 

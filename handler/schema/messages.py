@@ -7,9 +7,10 @@ from typing import Literal
 import msgspec
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """A text part of a message."""
+class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text part of a message. `type` is no tag: a type that stands alone is decoded without its tag as well."""
 
+    type: Literal["text"]
     text: str
 
 

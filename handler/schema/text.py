@@ -15,7 +15,13 @@ from handler.schema.usage import FinishReason, Usage
 class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/completions. The prompt is a text, tokens, or a list of either."""
 
-    prompt: Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=MAX_CHOICES * 1024)] | str
+    prompt: (
+        Annotated[
+            list[str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]],
+            Meta(min_length=1, max_length=MAX_CHOICES * 1024),
+        ]
+        | str
+    )
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
