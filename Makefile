@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint format clean
+.PHONY: serve test litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest
+
+litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
+	$(PYTHON) -m venv $(VENV)/litellm
+	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
+	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
 
 lint: $(VENV)/.dev  ## style, types and layers
 	$(BIN)/ruff check
@@ -47,7 +52,7 @@ $(VENV)/.serve: $(VENV)/.compiler pyproject.toml constraints.txt $(wildcard hand
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what tests and lint need ..."
-	$(INSTALL) --editable '.[embedded,prepare,bench,dev]'
+	$(INSTALL) --editable '.[embedded,prepare,bench,clients,dev]'
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(INSTALL) --editable '.[kernels]' \
 		|| echo "Triton cannot be installed here: the tests of the CUDA kernels are skipped"
 	@touch $@

@@ -22,11 +22,12 @@ from starlette.staticfiles import StaticFiles
 from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
-from handler.errors import EngineError, PilotlightError
+from handler.errors import EngineError, InvalidRequestError, PilotlightError
 from handler.formats.chat import ChatFormat
 from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
+from handler.invocations import InvocationsEndpoint
 from handler.logs import FIELDS
 from handler.metrics import Metrics
 from handler.openapi import DOCS_PAGE, describe_api, docs_directory
@@ -36,6 +37,7 @@ from handler.schema.errors import ErrorBody, ErrorDetail
 from handler.schema.models import Model, ModelList
 from handler.service import ServesModel, Service
 from handler.settings import Settings
+from handler.tokenization import TokenizationEndpoints
 from handler.trace import trace_of
 from handler.tracing import TracingMiddleware
 
@@ -80,6 +82,7 @@ def create_app(
         TracingMiddleware,
         metrics=metrics,
         submit=sink.submit,
+        posted=frozenset(_paths(routes, "POST")),
         endpoints=frozenset(_paths(routes)),
         is_cold=lambda: not service.admission.is_ready,
         instance_id=uuid.uuid4().hex[:12],
@@ -101,7 +104,10 @@ def create_app(
 
 def _routes(service: Service) -> list[BaseRoute]:
     settings, health = service.settings, HealthEndpoints(service)
-    description = orjson.dumps(describe_api(with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
+    name = service.engine.snapshot.name
+    description = orjson.dumps(
+        describe_api(name, with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics)
+    )
 
     async def models(_: Request) -> Response:
         return Response(encode_json(ModelList([await _model(service)])), media_type="application/json")
@@ -110,21 +116,35 @@ def _routes(service: Service) -> list[BaseRoute]:
         service.check_model_name(request.path_params["model"])
         return Response(encode_json(await _model(service)), media_type="application/json")
 
+    async def embeddings(_: Request) -> Response:
+        # Not a 404, which reads like a wrong base_url: the path is right, this model is not made for it.
+        raise InvalidRequestError(f"The model {name!r} generates text; it makes no embeddings", "model")
+
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
         return HTMLResponse(DOCS_PAGE)
 
+    chat = CompletionEndpoint(service, ChatFormat())
+    text = CompletionEndpoint(service, TextFormat())
+    tokenization = TokenizationEndpoints(service)
+    invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text})
+    authenticated = [Middleware(AuthMiddleware, authenticator=Authenticator(settings.api_keys))]
     api = [
-        Route("/chat/completions", CompletionEndpoint(service, ChatFormat()), methods=["POST"]),
-        Route("/completions", CompletionEndpoint(service, TextFormat()), methods=["POST"]),
+        Route("/chat/completions", chat, methods=["POST"]),
+        Route("/completions", text, methods=["POST"]),
+        Route("/embeddings", embeddings, methods=["POST"]),
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]
-    authentication = Middleware(AuthMiddleware, authenticator=Authenticator(settings.api_keys))
     routes: list[BaseRoute] = [
-        Mount("/v1", app=Router(api, redirect_slashes=False), middleware=[authentication]),
+        Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
+        Route("/tokenize", tokenization.tokenize, methods=["POST"], middleware=authenticated),
+        Route("/detokenize", tokenization.detokenize, methods=["POST"], middleware=authenticated),
+        Route("/invocations", invocations, methods=["POST"], middleware=authenticated),
+        Route("/version", health.version, middleware=authenticated),
+        Route("/ping", health.ping),
         Route("/health", health.health),
         Route("/ready", health.ready),
         Route("/startup", health.startup),
@@ -157,12 +177,13 @@ def _cors(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _paths(routes: list[BaseRoute]) -> list[str]:
+def _paths(routes: list[BaseRoute], method: str | None = None) -> list[str]:
+    """The paths of all routes, or of those that take the method."""
     paths = []
     for route in routes:
         if isinstance(route, Mount):
-            paths += [route.path + path for path in _paths(list(route.routes))]
-        elif isinstance(route, Route):
+            paths += [route.path + path for path in _paths(list(route.routes), method)]
+        elif isinstance(route, Route) and (method is None or method in (route.methods or ())):
             paths.append(route.path)
     return paths
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import msgspec
-import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handler import __version__
 from handler.engine.engine import EngineState
+from handler.schema.codec import encode_json
+from handler.schema.status import DeviceBoot, Health, Readiness, ReadyStatus, Startup, Version
 from handler.service import Service
 
 _MAX_ENGINE_SILENCE_S = 30.0
@@ -18,7 +20,7 @@ _MAX_ENGINE_SILENCE_S = 30.0
 
 
 class HealthEndpoints:
-    """/health, /ready, /startup and /metrics."""
+    """/health, /ready, /ping, /startup, /version and /metrics."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -31,40 +33,54 @@ class HealthEndpoints:
         """
         engine = self._service.engine
         devices = {device.device: str(device.state) for device in engine.devices}
-        alive = engine.is_alive(_MAX_ENGINE_SILENCE_S)
-        status = "dead" if not alive else "degraded" if EngineState.FAILED in devices.values() else "ok"
-        return _json({"status": status, "engine": str(engine.state), "devices": devices}, alive)
+        if not self._is_alive():
+            return _json(Health("dead", str(engine.state), devices), is_good=False)
+        status: Literal["ok", "degraded"] = "degraded" if EngineState.FAILED in devices.values() else "ok"
+        return _json(Health(status, str(engine.state), devices))
 
     async def ready(self, _: Request) -> Response:
         """200 when a new request would be served at once, 503 while booting, draining or failed."""
-        return _json({"status": self._state()}, self._service.is_ready)
+        return _json(ReadyStatus(self._state()), is_good=self._service.is_ready)
+
+    async def ping(self, _: Request) -> Response:
+        """200 when a token could be served, 204 while booting, 503 when none will be: RunPod's load balancing.
+
+        SageMaker and Vertex AI wait for the 200, and take anything else for "not yet".
+        """
+        if self._service.is_ready and self._is_alive():
+            return Response(status_code=200)
+        return Response(status_code=204 if self._state() == "booting" and self._is_alive() else 503)
 
     async def startup(self, _: Request) -> Response:
         """The timeline of the boot; 503 until it is over."""
-        timeline, model = self._service.timeline, self._service.engine.model
-        body = {
-            "status": self._state(),
-            "ready_s": timeline.ready_s,
-            "phases": timeline.phases,
-            "model": None if model is None else model.info,
-            "devices": [
-                {"device": device.device, "state": str(device.state), "error": device.error}
-                for device in self._service.engine.devices
-            ],
-            "error": None if self._service.boot_error is None else str(self._service.boot_error),
-        }
-        return _json(body, timeline.ready_s is not None)
+        service = self._service
+        body = Startup(
+            status=self._state(),
+            ready_s=service.timeline.ready_s,
+            phases=list(service.timeline.phases),
+            model=None if service.engine.model is None else service.engine.model.info,
+            devices=[DeviceBoot(each.device, str(each.state), each.error) for each in service.engine.devices],
+            error=None if service.boot_error is None else str(service.boot_error),
+        )
+        return _json(body, is_good=body.ready_s is not None)
+
+    async def version(self, _: Request) -> Response:
+        """This function's version."""
+        return _json(Version(__version__))
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus text format."""
         return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    def _state(self) -> str:
+    def _state(self) -> Readiness:
         if self._service.admission.is_stopping:
             return "stopping"
-        return str(self._service.engine.state)
+        state: Readiness = self._service.engine.state.value
+        return state
+
+    def _is_alive(self) -> bool:
+        return self._service.engine.is_alive(_MAX_ENGINE_SILENCE_S)
 
 
-def _json(body: dict[str, Any], is_good: bool) -> Response:
-    encoded = orjson.dumps(body, default=msgspec.to_builtins)
-    return Response(encoded, status_code=200 if is_good else 503, media_type="application/json")
+def _json(body: msgspec.Struct, *, is_good: bool = True) -> Response:
+    return Response(encode_json(body), status_code=200 if is_good else 503, media_type="application/json")

@@ -1,29 +1,21 @@
-"""The OpenAPI 3.1 description, generated from the wire types, and the page that shows it."""
+"""The OpenAPI 3.1 description, generated from the contract and its wire types, and the page that shows it."""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from handler import __version__
+from handler.contract import ENDPOINTS, Answer, Endpoint, errors_of
+from handler.errors import AuthenticationError, PilotlightError, UnavailableError
 from handler.http_errors import ERROR_TABLE
-from handler.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from handler.schema.errors import ErrorBody
-from handler.schema.models import Model, ModelList
-from handler.schema.text import Completion, CompletionRequest
-
-_TYPES = (
-    ChatCompletionRequest,
-    ChatCompletion,
-    ChatCompletionChunk,
-    CompletionRequest,
-    Completion,
-    ModelList,
-    ErrorBody,
-)
 
 DOCS_PAGE = """<!doctype html>
 <html lang="en">
@@ -41,6 +33,17 @@ DOCS_PAGE = """<!doctype html>
 </html>
 """
 
+_JSON = "application/json"
+_REF = "#/components/schemas/{name}"
+_HEADERS = {
+    "x-request-id": (
+        "The request's id in log and answer: the client's own if it sent a valid one.",
+        {"type": "string"},
+    ),
+    "retry-after": ("Seconds until a place is likely to be free.", {"type": "integer", "minimum": 1}),
+    "www-authenticate": ("How to send a key.", {"type": "string", "const": "Bearer"}),
+}
+
 
 def docs_directory() -> Path:
     """Where the wheel `swagger-ui-py` keeps Swagger UI's files; its Python code is never imported."""
@@ -50,75 +53,121 @@ def docs_directory() -> Path:
     return Path(spec.submodule_search_locations[0]) / "static"
 
 
-def describe_api(*, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
-    """The OpenAPI document as JSON-ready objects."""
-    _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    document: dict[str, Any] = {
+def describe_api(model_name: str, *, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
+    """The OpenAPI document as JSON-ready objects. `model_name` is what requests must name."""
+    endpoints = [endpoint for endpoint in ENDPOINTS if with_metrics or endpoint.path != "/metrics"]
+    components: dict[str, Any] = {
+        "schemas": _schemas(endpoints, model_name),
+        "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
+    }
+    if with_auth:
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    paths: dict[str, Any] = {}
+    for endpoint in endpoints:
+        operation = _operation(endpoint, model_name, with_auth=with_auth)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    return {
         "openapi": "3.1.0",
         "info": {
             "title": "Pilotlight",
             "version": __version__,
             "description": "OpenAI-compatible completions. A field that is not listed here is refused by name.",
         },
-        "paths": {
-            "/v1/chat/completions": {"post": _completion("Complete a conversation", "Chat", ChatCompletionChunk)},
-            "/v1/completions": {"post": _completion("Complete a text", "", Completion)},
-            "/v1/models": {"get": _get("List the served model", {"200": _content(_ref(ModelList)), **_errors(401)})},
-            "/v1/models/{model}": {"get": _model()},
-            "/health": {"get": _get("Whether the process is alive", _statuses("alive", "dead or hung"))},
-            "/ready": {"get": _get("Whether a token could be served now", _statuses("ready", "booting or stopping"))},
-            "/startup": {"get": _get("The timeline of the boot", _statuses("booted", "booting"))},
-        },
-        "components": {"schemas": components},
+        "paths": paths,
+        "components": components,
     }
-    if with_metrics:
-        exposition = {"200": {"description": "text exposition format"}}
-        document["paths"]["/metrics"] = {"get": _get("Prometheus metrics", exposition)}
-    if with_auth:
-        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        for path, methods in document["paths"].items():
-            if path.startswith("/v1/"):
-                for operation in methods.values():
-                    operation["security"] = [{"bearer": []}]
-    return document
 
 
-def _completion(summary: str, kind: str, chunk: type[msgspec.Struct]) -> dict[str, Any]:
-    answer = _content(f"#/components/schemas/{kind}Completion")
-    answer["content"]["text/event-stream"] = {
-        "schema": {
-            "type": "string",
-            "description": f"Events `data: {chunk.__name__}`, the last one `data: [DONE]`",
-        }
+def _schemas(endpoints: Sequence[Endpoint], model_name: str) -> dict[str, Any]:
+    requests = [kind for endpoint in endpoints for kind in endpoint.requests]
+    answers = [kind for each in endpoints for answer in each.answers.values() for kind in answer.kinds]
+    events = [kind for endpoint in endpoints for kind in endpoint.events]
+    kinds = list(dict.fromkeys([*requests, *answers, *events, ErrorBody]))
+    _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    for kind in requests:
+        model = components[kind.__name__]["properties"].get("model", {})
+        for schema in model.get("anyOf", [model]):
+            if schema.get("type") == "string":
+                schema["enum"] = [model_name]
+    return components
+
+
+def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": endpoint.summary, "operationId": _operation_id(endpoint)}
+    if endpoint.rules:
+        operation["description"] = "\n".join(f"- {rule}" for rule in endpoint.rules)
+    parameters = re.findall(r"{(\w+)}", endpoint.path)
+    if parameters:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [model_name]}}
+            for name in parameters
+        ]
+    if endpoint.requests:
+        operation["requestBody"] = {"required": True, "content": {_JSON: _request(endpoint, model_name)}}
+    responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
+    if endpoint.events:
+        responses["200"]["content"]["text/event-stream"] = _stream(endpoint.events)
+    errors = errors_of(endpoint, with_auth=with_auth)
+    for status in sorted({ERROR_TABLE[error].status for error in errors}):
+        responses[str(status)] = _error([error for error in errors if ERROR_TABLE[error].status == status])
+    operation["responses"] = responses
+    if with_auth and endpoint.needs_key:
+        operation["security"] = [{"bearer": []}]
+    return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    return "_".join([endpoint.method.lower(), *re.findall(r"\w+", endpoint.path)])
+
+
+def _request(endpoint: Endpoint, model_name: str) -> dict[str, Any]:
+    examples = {name: {"value": {"model": model_name} | example} for name, example in endpoint.examples.items()}
+    return {"schema": _schema(endpoint.requests), "examples": examples}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": answer.description, "headers": _headers("x-request-id")}
+    if answer.media_type is not None:
+        response["content"] = {answer.media_type: {"schema": {"type": "string"}}}
+    elif answer.kinds:
+        response["content"] = {_JSON: {"schema": _schema(answer.kinds)}}
+    return response
+
+
+def _stream(events: tuple[Any, ...]) -> dict[str, Any]:
+    """The schema of each event, for OpenAPI 3.1 has no word of its own for it (3.2: `itemSchema`)."""
+    chunk = {"contentMediaType": _JSON, "contentSchema": _schema((*events, ErrorBody))}
+    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, chunk]}
+    schema = {
+        "type": "object",
+        "description": "Each event of the stream. The last one is `[DONE]`, or an error where it was cut short.",
+        "properties": {"data": data},
+        "required": ["data"],
     }
-    request = _content(f"#/components/schemas/{kind}CompletionRequest") | {"required": True}
-    del request["description"]
-    statuses = sorted({entry.status for entry in ERROR_TABLE.values()})
-    return {"summary": summary, "requestBody": request, "responses": {"200": answer, **_errors(*statuses)}}
+    return {"schema": schema}
 
 
-def _model() -> dict[str, Any]:
-    parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    operation = _get("Describe the served model", {"200": _content(_ref(Model)), **_errors(401, 404)})
-    return operation | {"parameters": [parameter]}
+def _error(errors: Sequence[type[PilotlightError]]) -> dict[str, Any]:
+    headers = ["x-request-id"]
+    if any(issubclass(error, UnavailableError) for error in errors):
+        headers.append("retry-after")
+    if AuthenticationError in errors:
+        headers.append("www-authenticate")
+    return {
+        "description": " ".join(str(inspect.getdoc(error)).splitlines()[0] for error in errors),
+        "headers": _headers(*headers),
+        "content": {_JSON: {"schema": _schema((ErrorBody,))}},
+    }
 
 
-def _get(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
-    return {"summary": summary, "responses": responses}
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _statuses(good: str, bad: str) -> dict[str, Any]:
-    body = {"application/json": {"schema": {"type": "object"}}}
-    return {"200": {"description": good, "content": body}, "503": {"description": bad, "content": body}}
-
-
-def _errors(*statuses: int) -> dict[str, Any]:
-    return {str(status): _content(_ref(ErrorBody)) | {"description": "OpenAI's error body"} for status in statuses}
-
-
-def _content(ref: str) -> dict[str, Any]:
-    return {"description": "success", "content": {"application/json": {"schema": {"$ref": ref}}}}
-
-
-def _ref(kind: type[msgspec.Struct]) -> str:
-    return f"#/components/schemas/{kind.__name__}"
+def _schema(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    if len(kinds) > 1:
+        return {"anyOf": [_schema((kind,)) for kind in kinds]}
+    (kind,) = kinds
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return {"$ref": _REF.format(name=kind.__name__)}
+    return msgspec.json.schema(kind)

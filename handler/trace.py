@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import orjson
 from starlette.types import Scope
 
 from handler.errors import (
@@ -50,6 +52,20 @@ class RequestTrace:
             if self.status is Status.REJECTED and self.http_status is not None:
                 self.status = Status.ERROR  # cut off after its answer had begun
 
+    def add_up(self, parts: Sequence[RequestTrace]) -> None:
+        """Take in what the parts of this request used and made; how they failed is for the caller to judge."""
+        first = parts[0]
+        self.model_name, self.stream, self.finish_reason = first.model_name, first.stream, first.finish_reason
+        self.metadata = first.metadata
+        self.prompt_tokens = _sum(part.prompt_tokens for part in parts)
+        self.cached_tokens = _sum(part.cached_tokens for part in parts)
+        self.completion_tokens = _sum(part.completion_tokens for part in parts)
+        self.first_scheduled_s = min((part.first_scheduled_s for part in parts if part.first_scheduled_s), default=None)
+        self.first_token_s = min((part.first_token_s for part in parts if part.first_token_s), default=None)
+        if any(part.completion is not None for part in parts):
+            self.prompt = [part.prompt for part in parts]
+            self.completion = orjson.dumps([part.completion for part in parts]).decode()
+
     def to_record(self, instance_id: str) -> Record:
         """The row of this request, as of now."""
         total = None
@@ -90,6 +106,11 @@ def trace_of(scope: Scope) -> RequestTrace:
     """The trace that `TracingMiddleware` made for this request."""
     trace: RequestTrace = scope["pilotlight.trace"]
     return trace
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
 
 
 def _status_of(error: BaseException) -> Status:

@@ -33,7 +33,8 @@ class TracingMiddleware:
     Args:
         app: the application.
         metrics: counts every request.
-        submit: takes the records of requests below `/v1/` that do something (POST).
+        submit: takes the records of requests that do something: POST below `/v1/`, and to `posted`.
+        posted: the other paths that take POST.
         endpoints: the known paths; any other is counted as `other`, so that labels stay few.
         is_cold: whether a request that arrives now waits for the boot.
         instance_id: names this process in the records.
@@ -45,6 +46,7 @@ class TracingMiddleware:
         *,
         metrics: Metrics,
         submit: Callable[[Record], None],
+        posted: frozenset[str],
         endpoints: frozenset[str],
         is_cold: Callable[[], bool],
         instance_id: str,
@@ -52,6 +54,7 @@ class TracingMiddleware:
         self._app = app
         self._metrics = metrics
         self._submit = submit
+        self._posted = posted
         self._endpoints = endpoints
         self._is_cold = is_cold
         self._instance_id = instance_id
@@ -63,7 +66,7 @@ class TracingMiddleware:
             return
         trace = RequestTrace(_request_id(scope), scope["path"], cold_start=self._is_cold())
         scope["pilotlight.trace"] = trace
-        is_logged = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        is_logged = scope["method"] == "POST" and (scope["path"].startswith("/v1/") or scope["path"] in self._posted)
         closed = False
 
         def close() -> None:

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from handler import __version__
 from handler.engine.engine import EngineState
 from handler.engine.snapshot import Snapshot
 from tests.asgi import Application
@@ -37,6 +39,7 @@ def detail(response: httpx.Response) -> dict[str, object]:
         "/v1/chat",
         "/v1/completions/",
         "/v1/models/x",
+        "/v1/models/llama/llama",
         "/health/",
         "/docs/",
         "/docs/static",
@@ -53,6 +56,15 @@ async def test_an_unknown_path_is_openais_404(application: Application, path: st
     response = await application.client.get(path)
     assert response.status_code == 404
     assert detail(response)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "path", ["images/generations", "audio/speech", "moderations", "files", "batches", "assistants", "fine_tuning/jobs"]
+)
+async def test_what_openai_has_and_this_has_not_is_named(application: Application, path: str) -> None:
+    response = await application.client.post(f"/v1/{path}", json={"model": "llama"})
+    assert response.status_code == 404
+    assert detail(response)["message"] == f"Not Found: POST /v1/{path}"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,26 @@ async def test_the_model_is_listed_with_what_clients_need(application: Applicati
     assert response.json() == {"object": "list", "data": [model]}
 
 
+async def test_embeddings_are_refused_with_the_reason(application: Application) -> None:
+    response = await application.client.post("/v1/embeddings", json={"model": "llama", "input": "a"})
+    assert response.status_code == 400
+    error = detail(response)
+    assert (error["param"], error["message"]) == ("model", "The model 'llama' generates text; it makes no embeddings")
+
+
+@pytest.mark.parametrize("name", ["llama", "org/llama"])
+async def test_a_model_is_found_by_its_name(tiny_served: Snapshot, tmp_path: Path, name: str) -> None:
+    snapshot = msgspec.structs.replace(tiny_served, name=name)
+    async with Application(snapshot, tmp_path) as application:
+        for given in {name, name.replace("/", "%2F")}:
+            response = await application.client.get(f"/v1/models/{given}")
+            assert (response.status_code, response.json()["id"]) == (200, name)
+
+
+async def test_the_version_is_the_packages(application: Application) -> None:
+    assert (await application.client.get("/version")).json() == {"version": __version__}
+
+
 async def test_probes_follow_the_life_of_the_process(application: Application) -> None:
     client = application.client
     assert (await client.get("/health")).json() == {"status": "ok", "engine": "ready", "devices": {"cpu": "ready"}}
@@ -157,7 +189,10 @@ async def test_probes_follow_the_life_of_the_process(application: Application) -
     assert all(phase["start_s"] <= phase["end_s"] <= startup["ready_s"] for phase in startup["phases"])
     assert (startup["model"]["name"], startup["error"]) == ("llama", None)
     assert startup["devices"] == [{"device": "cpu", "state": "ready", "error": None}]
+    ping = await client.get("/ping")
+    assert (ping.status_code, ping.content) == (200, b"")
     application.service.admission.is_stopping = True
+    assert (await client.get("/ping")).status_code == 503
     ready = await client.get("/ready")
     assert (ready.status_code, ready.json()) == (503, {"status": "stopping"})
     assert (await client.get("/health")).status_code == 200
@@ -168,6 +203,7 @@ async def test_probes_follow_the_life_of_the_process(application: Application) -
     assert application.engine.state is EngineState.STOPPED
     dead = await client.get("/health")
     assert (dead.status_code, dead.json()["status"], dead.json()["engine"]) == (503, "dead", "stopped")
+    assert (await client.get("/ping")).status_code == 503
 
 
 async def test_browsers_may_call_from_the_named_origins_only(tiny_served: Snapshot, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from handler.auth import Authenticator
+from handler.contract import ENDPOINTS, Endpoint
 from handler.engine.snapshot import Snapshot
 from handler.errors import AuthenticationError
 from handler.requestlog.record import Status
@@ -84,11 +85,18 @@ async def test_a_refusal_is_openais_and_a_record(guarded: Application, authoriza
     assert record.error_type == "AuthenticationError"
 
 
-async def test_everything_below_v1_needs_a_key_and_nothing_else_does(guarded: Application) -> None:
-    for path in ("/v1/models", "/v1/unknown"):
-        assert (await guarded.client.get(path)).status_code == 401, path
-    for path in ("/health", "/ready", "/startup", "/metrics", "/openapi.json", "/docs"):
-        assert (await guarded.client.get(path)).status_code == 200, path
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+async def test_a_key_is_asked_for_where_the_contract_says_so(guarded: Application, endpoint: Endpoint) -> None:
+    path = endpoint.path.format(model="llama")
+    bare = await guarded.client.request(endpoint.method, path)
+    assert (bare.status_code == 401) == endpoint.needs_key
+    known = await guarded.client.request(endpoint.method, path, headers={"authorization": "Bearer sk-two"})
+    assert known.status_code != 401
+    assert endpoint.needs_key or bare.status_code == 200
+
+
+async def test_no_path_below_v1_is_open(guarded: Application) -> None:
+    assert (await guarded.client.get("/v1/unknown")).status_code == 401
 
 
 async def test_the_description_names_the_scheme_where_keys_are_set(guarded: Application) -> None:

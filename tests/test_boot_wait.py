@@ -82,20 +82,25 @@ async def test_a_cold_start_from_the_first_request_to_the_last(
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
         alive = await until(lambda: answer(client, "/health"), "the server listens")
         assert (alive.status_code, alive.json()["engine"]) == (200, "booting")
-        early_ready, early_startup = await asyncio.gather(client.get("/ready"), client.get("/startup"))
+        early_ready, early_startup, early_ping = await asyncio.gather(
+            client.get("/ready"), client.get("/startup"), client.get("/ping")
+        )
+        assert (early_ping.status_code, early_ping.content) == (204, b"")
         assert (early_ready.status_code, early_ready.json()["status"]) == (503, "booting")
         assert (early_startup.status_code, early_startup.json()["ready_s"]) == (503, None)
         assert "interpreter" in [phase["name"] for phase in early_startup.json()["phases"]]
 
         # Sent while the model loads, answered once it has.
-        whole, streamed, models = await asyncio.gather(
+        whole, streamed, models, tokens = await asyncio.gather(
             client.post("/v1/chat/completions", json=PARIS),
             client.post("/v1/chat/completions", json=PARIS | {"stream": True}),
             client.get("/v1/models"),
+            client.post("/tokenize", json={"prompt": "Paris"}),
         )
         assert "Paris" in whole.json()["choices"][0]["message"]["content"]
         assert streamed.text.endswith("data: [DONE]\n\n")
         assert models.json()["data"][0]["id"] == MODEL
+        assert tokens.json()["count"] == 1
 
         ready, startup = await asyncio.gather(client.get("/ready"), client.get("/startup"))
         assert (ready.status_code, startup.status_code) == (200, 200)

@@ -83,6 +83,7 @@ BAD_CHAT = [
     (message(role=5), "messages[0].role"),
     (message(content=None), "messages[0].content"),
     (message(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
+    (message(content=[{"text": "a"}]), "messages[0].content[0].type"),
     (message(content=[{"type": "text", "text": 5}]), "messages[0].content[0].text"),
     (message(tool_calls=[]), "messages[0].tool_calls"),
     ({"max_tokens": 0}, "max_tokens"),
@@ -259,7 +260,9 @@ def test_an_error_does_not_repeat_megabytes_of_a_request() -> None:
 
 
 def test_parts_become_text_and_developer_becomes_system() -> None:
-    parts = ChatMessage(role="developer", content=[TextPart("a"), TextPart("b")], name="x")
+    parts = ChatMessage(
+        role="developer", content=[TextPart(type="text", text="a"), TextPart(type="text", text="b")], name="x"
+    )
     assert parts.for_template() == {"role": "system", "content": "ab", "name": "x"}
     assert ChatMessage(role="user", content="c").for_template() == {"role": "user", "content": "c"}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from handler.contract import ENDPOINTS, Endpoint
 from handler.engine.snapshot import Snapshot
 from handler.errors import SpoolError
 from handler.logs import FIELDS
@@ -76,6 +77,15 @@ async def test_only_what_does_something_is_a_record(application: Application) ->
     await application.client.post("/v1/elsewhere")
     (record,) = application.records()
     assert (record.endpoint, record.http_status) == ("/v1/elsewhere", 404)
+
+
+@pytest.mark.parametrize("endpoint", [each for each in ENDPOINTS if each.method == "POST"], ids=lambda each: each.path)
+async def test_every_endpoint_that_takes_post_leaves_a_record(application: Application, endpoint: Endpoint) -> None:
+    for body in endpoint.examples.values() or [{}]:
+        response = await application.client.post(endpoint.path, json={"model": "llama"} | body)
+        (record,) = application.records()
+        assert (record.endpoint, record.http_status) == (endpoint.path, response.status_code)
+        assert record.request_id == response.headers["x-request-id"]
 
 
 async def test_every_record_has_its_log_line(application: Application, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from handler.schema.messages import (
     ChatMessage,
     DeveloperMessage,
     RefusalPart,
+    SaidPart,
     SystemMessage,
     TextPart,
     ToolMessage,
@@ -48,10 +49,10 @@ def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
     return shaped if message.name is None else shaped | {"name": message.name}
 
 
-def _text(content: str | SequenceOf[TextPart | RefusalPart]) -> str:
+def _text(content: str | SequenceOf[TextPart | SaidPart | RefusalPart]) -> str:
     if isinstance(content, str):
         return content
-    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
+    return "".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in content)
 
 
 def _assistant_text(message: AssistantTurn, param: str) -> str:

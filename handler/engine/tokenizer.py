@@ -87,6 +87,10 @@ class Tokenizer:
         """The special token of that text, which `decode` skips; None if there is none."""
         return self._special_tokens.get(text)
 
+    def piece(self, token_id: int) -> str | None:
+        """The vocabulary's own spelling of one token, None for an id that it does not have."""
+        return self._tokenizer.id_to_token(token_id)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for, even where they are part of a character only."""
         piece = self._tokenizer.id_to_token(token_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,10 +17,12 @@ _MAX_MESSAGE_LENGTH = 1000
 
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"field `(?P<field>[^`]*)`")
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # ValidationError is a DecodeError
 _encode = msgspec.json.Encoder().encode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def encode_json(value: msgspec.Struct | dict[str, Any]) -> bytes:
+def encode_json(value: msgspec.Struct | dict[str, Any] | Sequence[msgspec.Struct]) -> bytes:
     """The value as JSON."""
     return _encode(value)
 
@@ -33,19 +36,48 @@ def decode_request(decoder: msgspec.json.Decoder[StructT], body: bytes) -> Struc
     """
     try:
         request = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        match = _PATH.match(str(error))
-        assert match is not None
-        message, path = match["message"][:_MAX_MESSAGE_LENGTH], (match["path"] or "").replace("[...]", "")
-        named = _NAMED.search(message)
-        if named is not None:
-            path = f"{path}.{named['field']}" if path else named["field"]
-        where = f"{path}: " if path else ""
-        raise InvalidRequestError(f"{where}{explain(decoder.type, path, message)}", path or None) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequestError("The body is nested too deeply") from error
+    except _UNDECODABLE as error:
+        raise _invalid(error, decoder.type) from error
+    return _checked(request)
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """Decode a body whose types `convert_request` checks later.
+
+    Raises:
+        InvalidRequestError: no JSON, or no object.
+    """
+    try:
+        return _decode_object(body)
+    except _UNDECODABLE as error:
+        raise _invalid(error) from error
+
+
+def convert_request(value: dict[str, Any], kind: type[StructT]) -> StructT:
+    """Validate a decoded body; errors are those of `decode_request`."""
+    try:
+        request = msgspec.convert(value, kind)
+    except _UNDECODABLE as error:
+        raise _invalid(error, kind) from error
+    return _checked(request)
+
+
+def _checked(request: StructT) -> StructT:
     for name, message in find_refused(request):
         raise InvalidRequestError(f"{name}: {message}", name)
     return request
+
+
+def _invalid(error: Exception, kind: type[msgspec.Struct] | None = None) -> InvalidRequestError:
+    if isinstance(error, RecursionError):
+        return InvalidRequestError("The body is nested too deeply")
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequestError(f"The body is not valid JSON: {error}")
+    match = _PATH.match(str(error))
+    assert match is not None
+    message, path = match["message"][:_MAX_MESSAGE_LENGTH], (match["path"] or "").replace("[...]", "")
+    named = _NAMED.search(message)
+    if named is not None:
+        path = f"{path}.{named['field']}" if path else named["field"]
+    where = f"{path}: " if path else ""
+    return InvalidRequestError(f"{where}{message if kind is None else explain(kind, path, message)}", path or None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,8 +10,15 @@ from msgspec import Meta
 from handler.schema.tools import MAX_TOOLS, ToolCall
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """A text part of a message."""
+class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text part of a message. `type` is no tag: a type that stands alone is decoded without its tag as well."""
+
+    type: Literal["text"]
+    text: str
+
+
+class SaidPart(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
+    """A text part of an assistant's message."""
 
     text: str
 
@@ -55,7 +62,7 @@ class AssistantTurn(
 ):
     """What the model said earlier: text, calls or both."""
 
-    content: str | list[TextPart | RefusalPart] | None = None
+    content: str | list[SaidPart | RefusalPart] | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_TOOLS)] | None = None
     refusal: str | None = None
     name: str | None = None

@@ -19,7 +19,13 @@ NoEmbeddings = Annotated[None, Meta(description="Prompts are texts or tokens.")]
 class CompletionRequest(ExtensionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/completions. The prompt is a text, tokens, or a list of either."""
 
-    prompt: Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=MAX_CHOICES * 1024)] | str
+    prompt: (
+        Annotated[
+            list[str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]],
+            Meta(min_length=1, max_length=MAX_CHOICES * 1024),
+        ]
+        | str
+    )
     max_tokens: (
         Annotated[int, Meta(ge=0, description="Tokens to generate at most; 0 computes the prompt only.")] | None
     ) = None

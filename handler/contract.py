@@ -1,0 +1,259 @@
+"""The contract: each endpoint with what it takes, what it answers, how it fails, and an example that works.
+
+`openapi.py` describes what stands here, and `app.py` serves it: a test holds the two to each other. Knows no handler.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from handler.errors import (
+    AuthenticationError,
+    BodyTooLargeError,
+    ContextLengthError,
+    DeadlineExceededError,
+    EngineError,
+    InvalidRequestError,
+    OverloadedError,
+    PilotlightError,
+    StartingError,
+    StoppingError,
+    UnknownModelError,
+    UnsupportedMediaTypeError,
+)
+from handler.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from handler.schema.models import Model, ModelList
+from handler.schema.predictions import Predictions, PredictRequest
+from handler.schema.status import Health, ReadyStatus, Startup, Version
+from handler.schema.text import Completion, CompletionRequest
+from handler.schema.tokens import (
+    DetokenizedText,
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeTextRequest,
+    Tokens,
+)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One response that is no error. `kinds` are the types of its JSON body, none where it is not JSON."""
+
+    description: str
+    kinds: tuple[Any, ...] = ()
+    media_type: str | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path.
+
+    Attributes:
+        requests: types of the JSON body; it is of one of them.
+        answers: by status.
+        events: types of the events that come in place of the 200 where the request has `"stream": true`.
+        errors: what may be raised, beside what a missing key raises.
+        rules: what a request must obey that its schema cannot say.
+        examples: bodies by name; the served model's name is added.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    requests: tuple[Any, ...] = ()
+    answers: dict[int, Answer] = {}
+    events: tuple[Any, ...] = ()
+    errors: tuple[type[PilotlightError], ...] = ()
+    needs_key: bool = False
+    rules: tuple[str, ...] = ()
+    examples: dict[str, dict[str, Any]] = {}
+
+
+_BODY_ERRORS: tuple[type[PilotlightError], ...] = (
+    InvalidRequestError,
+    UnknownModelError,
+    BodyTooLargeError,
+    UnsupportedMediaTypeError,
+    DeadlineExceededError,
+    EngineError,
+)
+_GENERATION_ERRORS = (*_BODY_ERRORS, ContextLengthError, OverloadedError, StartingError, StoppingError)
+
+_INTEGERS = "Integers are written without a fraction: 1, not 1.0."
+_GENERATION_RULES = (
+    _INTEGERS,
+    "`model` is the served one.",
+    "Prompt and completion fit the model's context.",
+    "Token ids, also those in `logit_bias`, are in the model's vocabulary.",
+    "`stream_options` needs `stream` to be true.",
+    "`min_tokens` is not above the tokens that may be generated.",
+    "The request makes no more sequences than MAX_BATCH_SIZE and MAX_QUEUED_REQUESTS have room for.",
+)
+_CHAT_RULES = (
+    *_GENERATION_RULES,
+    "`top_logprobs` needs `logprobs` to be true.",
+    "`max_tokens` and `max_completion_tokens` do not differ.",
+    "The model has a chat template, and it takes these messages.",
+)
+_TEXT_RULES = (*_GENERATION_RULES, "A list of prompts holds one kind of item, and no prompt is without tokens.")
+
+_MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+_CHAT_EXAMPLES: dict[str, dict[str, Any]] = {
+    "whole": {"messages": _MESSAGES, "max_tokens": 16, "temperature": 0},
+    "stream": {
+        "messages": [{"role": "system", "content": "Be brief."}, *_MESSAGES],
+        "max_tokens": 16,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
+}
+_TEXT_EXAMPLES: dict[str, dict[str, Any]] = {
+    "one": {"prompt": "1, 2, 3,", "max_tokens": 8, "temperature": 0, "logprobs": 1},
+    "several": {"prompt": ["The sea is", "The sky is"], "max_tokens": 8, "stream": True},
+}
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST",
+        path="/v1/chat/completions",
+        summary="Complete a conversation",
+        requests=(ChatCompletionRequest,),
+        answers={200: Answer("The completion, whole or as events.", (ChatCompletion,))},
+        events=(ChatCompletionChunk,),
+        errors=_GENERATION_ERRORS,
+        needs_key=True,
+        rules=_CHAT_RULES,
+        examples=_CHAT_EXAMPLES,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/completions",
+        summary="Complete texts",
+        requests=(CompletionRequest,),
+        answers={200: Answer("The completions, whole or as events.", (Completion,))},
+        events=(Completion,),
+        errors=_GENERATION_ERRORS,
+        needs_key=True,
+        rules=_TEXT_RULES,
+        examples=_TEXT_EXAMPLES,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/embeddings",
+        summary="Refused: the served model generates text and makes no embeddings",
+        errors=(InvalidRequestError,),
+        needs_key=True,
+        rules=("There is no request that it takes.",),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/models",
+        summary="List the served model",
+        answers={200: Answer("A list of one.", (ModelList,))},
+        errors=(EngineError,),
+        needs_key=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/models/{model}",
+        summary="Describe the served model",
+        answers={200: Answer("The model.", (Model,))},
+        errors=(UnknownModelError, EngineError),
+        needs_key=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="/tokenize",
+        summary="Turn a text or a conversation into tokens",
+        requests=(TokenizeTextRequest, TokenizeChatRequest),
+        answers={200: Answer("The tokens.", (Tokens,))},
+        errors=_BODY_ERRORS,
+        needs_key=True,
+        rules=("`model`, if given, is the served one.", "The model has a chat template, and it takes these messages."),
+        examples={"text": {"prompt": "Hello", "return_token_strs": True}, "conversation": {"messages": _MESSAGES}},
+    ),
+    Endpoint(
+        method="POST",
+        path="/detokenize",
+        summary="Turn tokens into text",
+        requests=(DetokenizeRequest,),
+        answers={200: Answer("The text.", (DetokenizedText,))},
+        errors=_BODY_ERRORS,
+        needs_key=True,
+        rules=(_INTEGERS, "`model`, if given, is the served one.", "The tokens are in the model's vocabulary."),
+        examples={"tokens": {"tokens": [72, 105]}},
+    ),
+    Endpoint(
+        method="POST",
+        path="/invocations",
+        summary="Answer whatever the body's shape asks for, as SageMaker and Vertex AI send it",
+        requests=(ChatCompletionRequest, CompletionRequest, PredictRequest),
+        answers={200: Answer("What the endpoint of that shape answers.", (ChatCompletion, Completion, Predictions))},
+        events=(ChatCompletionChunk, Completion),
+        errors=_GENERATION_ERRORS,
+        needs_key=True,
+        rules=(
+            *_CHAT_RULES,
+            _TEXT_RULES[-1],
+            "Each of `instances`, with `parameters` added, is one of the other bodies, and does not ask for a stream.",
+        ),
+        examples={
+            **{f"chat_{name}": example for name, example in _CHAT_EXAMPLES.items()},
+            **{f"text_{name}": example for name, example in _TEXT_EXAMPLES.items()},
+        },
+    ),
+    Endpoint(
+        method="GET",
+        path="/ping",
+        summary="Whether a token could be served now, as load balancers ask",
+        answers={200: Answer("Ready."), 204: Answer("Booting."), 503: Answer("Dead, hung or stopping.")},
+    ),
+    Endpoint(
+        method="GET",
+        path="/health",
+        summary="Whether the process is alive",
+        answers={200: Answer("Alive, or booting.", (Health,)), 503: Answer("Dead or hung.", (Health,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/ready",
+        summary="Whether a token could be served now",
+        answers={200: Answer("Ready.", (ReadyStatus,)), 503: Answer("Booting, stopping or failed.", (ReadyStatus,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/startup",
+        summary="The timeline of the boot",
+        answers={200: Answer("Booted.", (Startup,)), 503: Answer("Booting, or the boot failed.", (Startup,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/version",
+        summary="The version of this function",
+        answers={200: Answer("The version.", (Version,))},
+        needs_key=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/metrics",
+        summary="Metrics for Prometheus",
+        answers={200: Answer("The text exposition format.", media_type="text/plain")},
+    ),
+    Endpoint(
+        method="GET",
+        path="/openapi.json",
+        summary="This description",
+        answers={200: Answer("OpenAPI 3.1.", (dict[str, Any],))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/docs",
+        summary="A page that shows this description",
+        answers={200: Answer("The page.", media_type="text/html")},
+    ),
+)
+
+
+def errors_of(endpoint: Endpoint, *, with_auth: bool) -> tuple[type[PilotlightError], ...]:
+    """What a request to the endpoint may raise."""
+    return (*endpoint.errors, AuthenticationError) if with_auth and endpoint.needs_key else endpoint.errors

@@ -1,0 +1,121 @@
+"""POST /invocations: the one path that SageMaker and Vertex AI send everything to. Event loop only.
+
+The body's shape says what is asked: `messages` is a chat, `prompt` a text completion, and so on, each answered by the
+endpoint that owns it, streams included. `instances` is Vertex AI's form of several such requests, which run together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handler.completions import cancelled_on_disconnect, read_body
+from handler.errors import DeadlineExceededError, InvalidRequestError, PilotlightError, StoppingError
+from handler.http_errors import error_body
+from handler.schema.codec import decode_object, decode_request, encode_json
+from handler.schema.predictions import Predictions, PredictRequest
+from handler.service import Service
+from handler.trace import RequestTrace, trace_of
+
+_PREDICT = msgspec.json.Decoder(PredictRequest)
+
+
+class InvocationsEndpoint:
+    """Hands each request on to the endpoint of the first field in `endpoints` that it has."""
+
+    def __init__(self, service: Service, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._service = service
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or the requests that it holds."""
+        timeout_s = self._service.settings.request_timeout
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await read_body(scope, receive, self._service.settings.max_body_bytes)
+        except TimeoutError:
+            raise DeadlineExceededError(f"The request took longer than {timeout_s:g} s") from None
+        fields = decode_object(body)
+        if "instances" not in fields:
+            await self._endpoint(fields, "")(scope, _replayed(body, receive), send)
+            return
+        try:
+            async with cancelled_on_disconnect(receive):
+                answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))
+        except asyncio.CancelledError:  # DRAIN_TIMEOUT ran out
+            raise StoppingError("The server stopped before the answer was complete") from None
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _endpoint(self, fields: Mapping[str, object], path: str) -> ASGIApp:
+        for field, endpoint in self._endpoints.items():
+            if field in fields:
+                return endpoint
+        known = ", ".join(f"`{field}`" for field in self._endpoints)
+        raise InvalidRequestError(f"{path or 'The body'} must have one of {known}", path or None)
+
+    async def _predict(self, request: PredictRequest, scope: Scope) -> Predictions:
+        """Run all instances together. One that fails does not lose the others; where all do, it is the first error."""
+        instances = [(request.parameters or {}) | instance for instance in request.instances]
+        for index, instance in enumerate(instances):
+            self._endpoint(instance, f"instances[{index}]")
+            if instance.get("stream"):
+                raise InvalidRequestError("Predictions come whole, never as a stream", f"instances[{index}].stream")
+        trace = trace_of(scope)
+        traces = [
+            RequestTrace(f"{trace.request_id}-{index}", trace.endpoint, cold_start=trace.cold_start)
+            for index in range(len(instances))
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._run(instance, scope, part))
+                    for instance, part in zip(instances, traces, strict=True)
+                ]
+        finally:
+            trace.add_up(traces)
+        results = [task.result() for task in tasks]
+        errors = [result for result in results if isinstance(result, PilotlightError)]
+        if len(errors) == len(results):
+            raise errors[0]
+        if errors:
+            trace.fail(errors[0])
+        return Predictions([_raw(result) for result in results])
+
+    async def _run(self, instance: dict[str, Any], scope: Scope, trace: RequestTrace) -> bytes | PilotlightError:
+        parts: list[bytes] = []
+
+        async def collect(message: Message) -> None:
+            parts.append(message.get("body", b""))
+
+        endpoint = self._endpoint(instance, "instances")
+        try:
+            await endpoint({**scope, "pilotlight.trace": trace}, _replayed(encode_json(instance), _nothing), collect)
+        except PilotlightError as error:
+            return error
+        return b"".join(parts)
+
+
+def _raw(result: bytes | PilotlightError) -> msgspec.Raw:
+    return msgspec.Raw(encode_json(error_body(result)) if isinstance(result, PilotlightError) else result)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What an endpoint receives that is to read `body` again, and then whatever comes."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again
+
+
+async def _nothing() -> Message:
+    """A part of a request hears of no disconnect itself; whoever runs it does, and cancels it."""
+    await asyncio.Event().wait()
+    raise AssertionError("never set")
