@@ -135,7 +135,7 @@ def test_a_preemption_in_mid_prompt_goes_on_where_it_was(
     older, text = prompts(1, 300)
     quantization = "int8" if device == "int8" else "none"
     core = load_tiny(
-        max_model_len=352, prefill_chunk_tokens=256, max_batch_size=4, quantization=quantization, speculation_tokens=0
+        max_model_len=352, prefill_chunk_tokens=320, max_batch_size=4, quantization=quantization, speculation_tokens=0
     )
     core._scheduler._chunk_tokens = 128  # as if other prompts took the rest
     [expected] = complete(core, [text], scoring())
@@ -152,7 +152,7 @@ def test_a_preemption_in_mid_prompt_goes_on_where_it_was(
     core._scheduler._preempt(sequence)
     if is_forgotten:  # by a cache that had to give the blocks to others
         monkeypatch.setattr(core._pool, "lookup", lambda _: None)
-        core._scheduler._chunk_tokens = 256
+        core._scheduler._chunk_tokens = 320
     completions = run(core)
     assert_close(entries_of(completions[number]), entries_of(expected))
 
