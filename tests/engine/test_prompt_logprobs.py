@@ -67,6 +67,12 @@ def test_they_are_those_of_transformers(variant: str, device: str, load_tiny: Lo
             assert_close(entries_of(completion), reference(variant, text, 3))
 
 
+def test_they_are_those_of_transformers_own_model(load_tiny: LoadTiny) -> None:
+    text = prompts(140)[0]
+    [completion] = complete(load_tiny("gemma2", max_model_len=512), [text], scoring())
+    assert_close(entries_of(completion), reference("gemma2", text, 3))
+
+
 def test_a_prompt_has_the_numbers_that_its_tokens_had_when_they_were_generated(load_tiny: LoadTiny) -> None:
     core = load_tiny(max_model_len=512)
     [text] = prompts(140)
