@@ -12,7 +12,7 @@ that unknown token if nothing but the device needs to know it, and else is left 
 from __future__ import annotations
 
 import itertools
-from bisect import bisect, insort
+from bisect import insort
 from collections import deque
 
 from handler.engine.blocks import BlockPool, hash_block
@@ -62,7 +62,7 @@ class Scheduler:
         if self.drafter is not None:
             self.drafter.follow(sequence)
         sequence.rank = (sequence.params.priority, next(self._arrivals))
-        self._wait(sequence)
+        insort(self.waiting, sequence, key=_rank)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that ended or was cancelled, wherever it is, and free its blocks."""
@@ -233,18 +233,8 @@ class Scheduler:
         """Take a running sequence's blocks; it waits in its place and keeps its tokens."""
         self.running.remove(sequence)
         self._release(sequence)
-        self._wait(sequence)
+        insort(self.waiting, sequence, key=_rank)
         self.num_preemptions += 1
-
-    def _wait(self, sequence: Sequence) -> None:
-        """Queue a sequence: without priorities a new one at the end, and a preempted one at the head."""
-        waiting = self.waiting
-        if not waiting or waiting[-1].rank < sequence.rank:
-            waiting.append(sequence)
-        elif sequence.rank < waiting[0].rank:
-            waiting.appendleft(sequence)
-        else:
-            waiting.insert(bisect(waiting, sequence.rank, key=_rank), sequence)
 
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence.block_table)

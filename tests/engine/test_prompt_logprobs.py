@@ -67,6 +67,12 @@ def test_they_are_those_of_transformers(variant: str, device: str, load_tiny: Lo
             assert_close(entries_of(completion), reference(variant, text, 3))
 
 
+def test_they_are_those_of_transformers_own_model(load_tiny: LoadTiny) -> None:
+    text = prompts(140)[0]
+    [completion] = complete(load_tiny("gemma2", max_model_len=512), [text], scoring())
+    assert_close(entries_of(completion), reference("gemma2", text, 3))
+
+
 def test_a_prompt_has_the_numbers_that_its_tokens_had_when_they_were_generated(load_tiny: LoadTiny) -> None:
     core = load_tiny(max_model_len=512)
     [text] = prompts(140)
@@ -127,18 +133,34 @@ def test_preemption_loses_and_repeats_none(late: bool, load_tiny: LoadTiny) -> N
     assert len(completions[older].tokens) == 80
 
 
-def test_a_preemption_in_mid_prompt_goes_on_where_it_was(load_tiny: LoadTiny) -> None:
+@pytest.mark.parametrize("device", ["plain", "cuda", "int8"])
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_preemption_in_mid_prompt_goes_on_where_it_was(
+    is_forgotten: bool, device: str, load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     older, text = prompts(1, 300)
-    core = load_tiny(max_model_len=352, prefill_chunk_tokens=128)
+    quantization = "int8" if device == "int8" else "none"
+    core = load_tiny(
+        max_model_len=352, prefill_chunk_tokens=320, max_batch_size=4, quantization=quantization, speculation_tokens=0
+    )
+    core._scheduler._chunk_tokens = 128  # as if other prompts took the rest
+    [expected] = complete(core, [text], scoring())
+    if device == "cuda":
+        with_cuda_runner(core, max_batch_size=4)
     submit(core, older, greedy(100))
     number = submit(core, text, scoring())
     core.step()  # the other one's prompt leaves no whole tile
     core.step()
     sequence, _ = core._sequences[number]
     assert 0 < sequence.num_scored_rows < 299
+    while core._in_flight:
+        core._collect()
     core._scheduler._preempt(sequence)
+    if is_forgotten:  # by a cache that had to give the blocks to others
+        monkeypatch.setattr(core._pool, "lookup", lambda _: None)
+        core._scheduler._chunk_tokens = 320
     completions = run(core)
-    assert_close(entries_of(completions[number]), reference("llama", text, 3))
+    assert_close(entries_of(completions[number]), entries_of(expected))
 
 
 def test_no_more_logits_than_a_slice_are_held(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,15 +274,15 @@ def test_one_that_runs_is_not_interrupted_for_an_urgent_one() -> None:
 
 
 def test_the_least_urgent_gives_way_however_old_and_waits_in_its_place() -> None:
-    pool, scheduler = make(num_blocks=1 + 6, max_batch_size=3, chunk_tokens=32)
+    pool, scheduler = make(num_blocks=1 + 7, max_batch_size=3, chunk_tokens=32)
     patient, urgent, usual = sequence(0, 8, 9, priority=1), sequence(1, 8, 9, priority=-1), sequence(2, 8, 9)
     patienter, newcomer = sequence(3, 8, 9, priority=2), sequence(4, 8, 9)
-    for one in (patient, urgent, usual):
+    scheduler.add(patient)
+    step(scheduler)
+    for one in (urgent, usual, patienter, newcomer):
         scheduler.add(one)
     step(scheduler)
     assert scheduler.running == [urgent, usual, patient]
-    for one in (patienter, newcomer):
-        scheduler.add(one)
     step(scheduler)
     assert scheduler.num_preemptions == 1
     assert scheduler.running == [urgent, usual]
