@@ -18,10 +18,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
+from handler.direct import DirectPaths
 from handler.errors import EngineError, PilotlightError
 from handler.formats.chat import ChatFormat
 from handler.formats.text import TextFormat
@@ -75,7 +77,7 @@ def create_app(
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
 
-    routes = _routes(service)
+    routes, direct = _routes(service)
     tracing = Middleware(
         TracingMiddleware,
         metrics=metrics,
@@ -87,7 +89,11 @@ def create_app(
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[tracing, *_cors(settings)],
+        middleware=[
+            tracing,
+            *_cors(settings),
+            Middleware(DirectPaths, endpoints=direct, refuse=_on_pilotlight_error),
+        ],
         exception_handlers={
             **dict.fromkeys(ERROR_TABLE, _on_pilotlight_error),
             HTTPException: _on_http_exception,
@@ -99,7 +105,8 @@ def create_app(
     return app
 
 
-def _routes(service: Service) -> list[BaseRoute]:
+def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
+    """All routes, and by their whole paths those that `DirectPaths` takes the short way to."""
     settings, health = service.settings, HealthEndpoints(service)
     description = orjson.dumps(describe_api(with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
 
@@ -122,7 +129,13 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]
-    authentication = Middleware(AuthMiddleware, authenticator=Authenticator(settings.api_keys))
+    authenticator = Authenticator(settings.api_keys)
+    authentication = Middleware(AuthMiddleware, authenticator=authenticator)
+    direct: dict[str, ASGIApp] = {
+        f"/v1{route.path}": AuthMiddleware(route.endpoint, authenticator)
+        for route in api
+        if isinstance(route.endpoint, CompletionEndpoint)
+    }
     routes: list[BaseRoute] = [
         Mount("/v1", app=Router(api, redirect_slashes=False), middleware=[authentication]),
         Route("/health", health.health),
@@ -134,7 +147,7 @@ def _routes(service: Service) -> list[BaseRoute]:
     ]
     if settings.enable_metrics:
         routes.append(Route("/metrics", health.metrics))
-    return routes
+    return routes, direct
 
 
 async def _model(service: Service) -> Model:

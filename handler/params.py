@@ -138,4 +138,7 @@ def _logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
 
 
 def _first(*values: T | None) -> T:
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise AssertionError("the last value is a constant")

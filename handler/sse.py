@@ -13,6 +13,8 @@ from handler.schema.errors import ErrorBody, ErrorDetail
 from handler.schema.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients skip."""
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

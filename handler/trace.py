@@ -24,7 +24,7 @@ class RequestTrace:
         self.request_id = request_id
         self.endpoint = endpoint
         self.cold_start = cold_start
-        self.created_at = dt.datetime.now(dt.UTC)
+        self.created_s = time.time()
         self.start_s = time.monotonic()
         self.model_name: str | None = None
         self.api_key_id: str | None = None
@@ -41,6 +41,11 @@ class RequestTrace:
         self.metadata: dict[str, Any] | None = None
         self.prompt: Any = None
         self.completion: str | None = None
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When the request arrived, in UTC."""
+        return dt.datetime.fromtimestamp(self.created_s, dt.UTC)
 
     def fail(self, error: BaseException) -> None:
         """Note why the request did not end well, and what that makes it; the first reason stays."""
@@ -84,6 +89,15 @@ class RequestTrace:
 
     def _ms_since_start(self, moment_s: float | None) -> float | None:
         return None if moment_s is None else (moment_s - self.start_s) * 1000
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that name, which is in small letters; None where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 def trace_of(scope: Scope) -> RequestTrace:
