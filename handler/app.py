@@ -78,27 +78,24 @@ def create_app(
             await sink.close(_FLUSH_TIMEOUT_S)
 
     routes, direct = _routes(service)
-    tracing = Middleware(
-        TracingMiddleware,
-        metrics=metrics,
-        submit=sink.submit,
-        endpoints=frozenset(_paths(routes)),
-        is_cold=lambda: not service.admission.is_ready,
-        instance_id=uuid.uuid4().hex[:12],
-    )
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[
-            tracing,
-            *_cors(settings),
-            Middleware(DirectPaths, endpoints=direct, refuse=_on_pilotlight_error),
-        ],
         exception_handlers={
             **dict.fromkeys(ERROR_TABLE, _on_pilotlight_error),
             HTTPException: _on_http_exception,
             Exception: _on_unexpected_error,
         },
+    )
+    # Put together here, because Starlette would put its own handling of errors around all of it: a coroutine more for
+    # every message of every response.
+    app.middleware_stack = TracingMiddleware(
+        _with_cors(DirectPaths(app.build_middleware_stack(), endpoints=direct, on_error=_on_error), settings),
+        metrics=metrics,
+        submit=sink.submit,
+        endpoints=frozenset(_paths(routes)),
+        is_cold=lambda: not service.admission.is_ready,
+        instance_id=uuid.uuid4().hex[:12],
     )
     app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
     app.state.service = service
@@ -156,18 +153,16 @@ async def _model(service: Service) -> Model:
     return Model(id=model.info.name, created=created, max_model_len=model.info.max_model_len)
 
 
-def _cors(settings: Settings) -> list[Middleware]:
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
     if not settings.cors_origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
-            expose_headers=["x-request-id", "retry-after"],
-        )
-    ]
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
+        expose_headers=["x-request-id", "retry-after"],
+    )
 
 
 def _paths(routes: list[BaseRoute]) -> list[str]:
@@ -197,11 +192,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
-    """A defect: its text may hold anything, so the client learns only that it happened.
-
-    Starlette answers it outside of all middleware, so the request's id is set here.
-    """
-    request_id = trace_of(request.scope).request_id
-    logger.error("unexpected error", exc_info=error, extra={FIELDS: {"request_id": request_id}})
+    """A defect: its text may hold anything, so the client learns only that it happened."""
+    trace = trace_of(request.scope)
+    trace.fail(error)
+    logger.error("unexpected error", exc_info=error, extra={FIELDS: {"request_id": trace.request_id}})
     body = encode_json(error_body(EngineError("The server made an error")))
-    return Response(body, INTERNAL_ERROR.status, {"x-request-id": request_id}, "application/json")
+    return Response(body, INTERNAL_ERROR.status, media_type="application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    handle = _on_pilotlight_error if isinstance(error, PilotlightError) else _on_unexpected_error
+    return await handle(request, error)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler.errors import ClientDisconnectedError, PilotlightError
+from handler.trace import trace_of
 
 
 class DirectPaths:
@@ -20,8 +21,8 @@ class DirectPaths:
 
     Args:
         app: the router, which knows these paths as well, and refuses other methods.
-        endpoints: by path. They raise an error only while no response has begun.
-        refuse: makes the response of such an error.
+        endpoints: by path.
+        on_error: makes the response of an error, where none has begun.
     """
 
     def __init__(
@@ -29,14 +30,14 @@ class DirectPaths:
         app: ASGIApp,
         *,
         endpoints: Mapping[str, ASGIApp],
-        refuse: Callable[[Request, Exception], Awaitable[Response]],
+        on_error: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
         self._app = app
         self._endpoints = endpoints
-        self._refuse = refuse
+        self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Answer, or pass on. A defect is answered and raised, as Starlette does it, for the server to report."""
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if endpoint is None:
             await self._app(scope, receive, send)
@@ -45,6 +46,9 @@ class DirectPaths:
             await endpoint(scope, receive, send)
         except ClientDisconnectedError:
             raise
-        except PilotlightError as error:
-            response = await self._refuse(Request(scope), error)
-            await response(scope, receive, send)
+        except Exception as error:
+            if trace_of(scope).http_status is None:
+                response = await self._on_error(Request(scope), error)
+                await response(scope, receive, send)
+            if not isinstance(error, PilotlightError):
+                raise

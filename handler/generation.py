@@ -180,23 +180,28 @@ class Generation:
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
         if event.token_ids:
-            self._count(choice, event, time.monotonic())
+            self._count(choice, event)
         if event.finish_reason is not None:
             self._unfinished -= 1
             if choice.index == 0:
-                self._trace.finish_reason = str(event.finish_reason)
+                self._trace.finish_reason = event.finish_reason.value
         self._arrived.append((choice, event))
-        if not self._waits_for_end or not self._unfinished:
+        if self._waiter is not None and not (self._waits_for_end and self._unfinished):
             self.wake()
 
-    def _count(self, choice: Choice, event: TokenEvent, now_s: float) -> None:
+    def _count(self, choice: Choice, event: TokenEvent) -> None:
+        now_s = time.monotonic()
+        num_tokens = len(event.token_ids)
         trace = self._trace
-        if trace.first_token_s is None:
-            trace.first_token_s = now_s
-            trace.first_scheduled_s = event.first_scheduled_s
-        trace.completion_tokens = (trace.completion_tokens or 0) + len(event.token_ids)
-        if choice.last_token_s is None and choice.index % self._n == 0:
-            trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
-        gap_s = None if choice.last_token_s is None else now_s - choice.last_token_s
+        trace.completion_tokens = (trace.completion_tokens or 0) + num_tokens
+        if choice.last_token_s is None:
+            gap_s = None
+            if trace.first_token_s is None:
+                trace.first_token_s = now_s
+                trace.first_scheduled_s = event.first_scheduled_s
+            if choice.index % self._n == 0:
+                trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
+        else:
+            gap_s = now_s - choice.last_token_s
         choice.last_token_s = now_s
-        self._metrics.observe_token_gap(len(event.token_ids), gap_s)
+        self._metrics.observe_token_gap(num_tokens, gap_s)

@@ -1,7 +1,7 @@
 """Counters and histograms that one thread alone writes: plain numbers, which a scrape reads.
 
-prometheus_client's own take a lock for each number and look labels up at each call: ten times the work, several times in
-each request and once for each token. Names, samples and help are the same.
+prometheus_client's own take a lock for each number and look labels up at each call: ten times the work, several times
+in each request and once for each token. Names, samples and help are the same.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from handler.errors import ClientDisconnectedError, DeadlineExceededError, Pilot
 
 
 class Interruption:
-    """Belongs to the task that made it, which catches the cancellation, asks for the reason, and says when it is over."""
+    """Belongs to the task that made it, which catches the cancellation and asks for the reason."""
 
     __slots__ = ("_is_over", "_reason", "_task")
 

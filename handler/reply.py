@@ -26,11 +26,12 @@ class Reply:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._loop = asyncio.get_running_loop()
         self._answer: Answer | None = None
         self.has_started = False
         self.is_stream = False
         self.is_complete = False
-        self.written_s = asyncio.get_running_loop().time()
+        self.written_s = self._loop.time()
 
     async def whole(self, body: bytes) -> None:
         """Send a complete JSON response."""
@@ -47,30 +48,27 @@ class Reply:
             await self._start_stream()
             self._answer = answer
         if frames or last:
-            await self._write(frames, last=last)
+            await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
+            self.written_s = self._loop.time()
+            self.is_complete = last
 
     async def heartbeat(self) -> None:
         """Show a client that waits, and whatever stands between, that the connection is alive."""
         await self._start_stream()
-        await self._write(KEEP_ALIVE)
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        self.written_s = self._loop.time()
 
     async def fail(self, error: PilotlightError) -> None:
         """End a stream with an error."""
-        await self._write(
-            error_event(error_body(error)) if self._answer is None else self._answer.failure(error), last=True
-        )
+        last_words = error_event(error_body(error)) if self._answer is None else self._answer.failure(error)
+        await self._send({"type": "http.response.body", "body": last_words})
+        self.is_complete = True
 
     async def _start_stream(self) -> None:
         if not self.has_started:
             self.has_started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self.is_stream = True
-
-    async def _write(self, data: bytes, *, last: bool = False) -> None:
-        """Send a part of the body, waiting while the client is slow."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
-        self.written_s = asyncio.get_running_loop().time()
-        self.is_complete = last
 
 
 class Heartbeat:

@@ -123,5 +123,5 @@ class Service:
             UnknownModelError: any other name.
         """
         served = self.engine.snapshot.name
-        if name not in (served, self.settings.model_name):  # noqa: PLR6201
+        if name not in (served, self.settings.model_name):
             raise UnknownModelError(f"The model {name!r} is not served here; {served!r} is", "model")
