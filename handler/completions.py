@@ -43,13 +43,14 @@ class CompletionEndpoint(Generic[RequestT]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
         trace = trace_of(scope)
-        reply = Reply(send)
-        interruption = Interruption()
+        loop = asyncio.get_running_loop()
+        reply = Reply(send, loop)
+        interruption = Interruption(loop)
         watcher: asyncio.Task[None] | None = None
-        self._deadlines.begin(interruption)
+        self._deadlines.begin(interruption, loop)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            watcher = asyncio.create_task(interrupt_on_disconnect(receive, interruption))
+            watcher = loop.create_task(interrupt_on_disconnect(receive, interruption))
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
             await self._fail(interruption.reason(), trace, reply)

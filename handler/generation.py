@@ -184,7 +184,7 @@ class Generation:
         if event.finish_reason is not None:
             self._unfinished -= 1
             if choice.index == 0:
-                self._trace.finish_reason = event.finish_reason.value
+                self._trace.finish_reason = str(event.finish_reason)
         self._arrived.append((choice, event))
         if self._waiter is not None and not (self._waits_for_end and self._unfinished):
             self.wake()

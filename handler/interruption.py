@@ -17,8 +17,8 @@ class Interruption:
 
     __slots__ = ("_is_over", "_reason", "_task")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._reason: PilotlightError | None = None
@@ -53,9 +53,8 @@ class Deadlines:
         self._end_s: dict[Interruption, float] = {}  # oldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, interruption: Interruption) -> None:
+    def begin(self, interruption: Interruption, loop: asyncio.AbstractEventLoop) -> None:
         """Its time runs from now on."""
-        loop = asyncio.get_running_loop()
         end_s = self._end_s[interruption] = loop.time() + self._timeout_s
         if self._timer is None:
             self._timer = loop.call_at(end_s, self._check)

@@ -84,10 +84,25 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """A stream handler that takes its lock once for each line, where the standard one takes it twice."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write one line, whole and at once."""
+        assert self.lock is not None
+        try:
+            with self.lock:
+                self.stream.write(f"{self.format(record)}\n")
+                self.stream.flush()
+        except Exception:  # noqa: BLE001  (as the standard handler does it: a log that fails must not end what it tells of)
+            self.handleError(record)
+        return True
+
+
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send every logger of the process to `stream`, standard output by default."""
     stream = stream or sys.stdout
-    handler = logging.StreamHandler(stream)
+    handler = LineHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
@@ -47,6 +48,8 @@ class ParamsFactory:
             raise InvalidRequestError("stream_options needs stream to be true", "stream_options")
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
         min_tokens = request.min_tokens or 0
+        stop_token_ids = tuple(request.stop_token_ids or ())
+        self._check_token_ids(stop_token_ids, "stop_token_ids")
         if min_tokens > max_tokens:
             raise InvalidRequestError(f"min_tokens {min_tokens} is above max_tokens {max_tokens}", "min_tokens")
         return SamplingParams(
@@ -61,7 +64,7 @@ class ParamsFactory:
             repetition_penalty=_first(request.repetition_penalty, self._repetition_penalty),
             logit_bias=self._logit_bias(request),
             stop=_stops(request),
-            stop_token_ids=self._token_ids(request.stop_token_ids or [], "stop_token_ids"),
+            stop_token_ids=stop_token_ids,
             min_tokens=min_tokens,
             ignore_eos=request.ignore_eos,
             logprobs=_logprobs(request),
@@ -82,7 +85,7 @@ class ParamsFactory:
                 "of which at least one must be left to generate",
                 param,
             )
-        self._token_ids(tokens, param)
+        self._check_token_ids(tokens, param)
         return tokens
 
     def _max_tokens(self, request: ChatCompletionRequest | CompletionRequest, prompt_tokens: int) -> int:
@@ -108,17 +111,16 @@ class ParamsFactory:
             if not _TOKEN_ID.fullmatch(key):
                 raise InvalidRequestError(f"logit_bias: {key[:20]!r} is not a token id", "logit_bias")
             biases[int(key)] = bias
-        self._token_ids(list(biases), "logit_bias")
+        self._check_token_ids(biases, "logit_bias")
         return biases
 
-    def _token_ids(self, token_ids: list[int], param: str) -> tuple[int, ...]:
+    def _check_token_ids(self, token_ids: Collection[int], param: str) -> None:
         largest = max(token_ids, default=0)
         if largest >= self._info.vocab_size:
             raise InvalidRequestError(
                 f"{param}: token {largest} is outside the model's vocabulary of {self._info.vocab_size}",
                 param,
             )
-        return tuple(token_ids)
 
 
 def _stops(request: SamplingFields) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ class Reply:
         written_s: the loop's time when something was last sent.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop) -> None:
         self._send = send
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._answer: Answer | None = None
         self.has_started = False
         self.is_stream = False

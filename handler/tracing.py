@@ -109,7 +109,7 @@ class TracingMiddleware:
             {
                 "request_id": record.request_id,
                 "endpoint": record.endpoint,
-                "status": record.status.value,
+                "status": record.status,
                 "http_status": record.http_status,
                 "duration_ms": _rounded(record.duration_ms),
                 "ttft_ms": _rounded(record.ttft_ms),
