@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from handler.errors import InvalidRequestError, OverloadedError, StartingError, StoppingError
 
@@ -29,9 +29,8 @@ class Admission:
         self.is_ready = False
         self.is_stopping = False
 
-    @contextmanager
-    def admit(self, sequences: int, param: str) -> Iterator[None]:
-        """Hold places for that many sequences, which the field `param` asks for, while the body runs.
+    def admit(self, sequences: int, param: str) -> Stay:
+        """Places for that many sequences, which the field `param` asks for, held while the `with` block runs.
 
         Raises:
             StoppingError: the function is draining.
@@ -39,15 +38,12 @@ class Admission:
             InvalidRequestError: more sequences than there are places.
         """
         self._check(sequences, param)
-        self.num_admitted += sequences
-        start_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self.num_admitted -= sequences
-            stay_s = time.monotonic() - start_s
-            mean = self._mean_stay_s
-            self._mean_stay_s = stay_s if mean is None else mean + _SMOOTHING * (stay_s - mean)
+        return Stay(self, sequences)
+
+    def note_stay(self, stay_s: float) -> None:
+        """Take a stay that has ended into the mean."""
+        mean = self._mean_stay_s
+        self._mean_stay_s = stay_s if mean is None else mean + _SMOOTHING * (stay_s - mean)
 
     def retry_after_s(self) -> float:
         """Seconds until a place is likely to be free; one while nothing has been measured."""
@@ -59,6 +55,8 @@ class Admission:
     def _check(self, sequences: int, param: str) -> None:
         if self.is_stopping:
             raise StoppingError("The server is stopping; another instance will answer", 1.0)
+        if self.num_admitted + sequences <= self._max_queued:
+            return  # they would fit even if none could run, so nobody needs to count the devices
         limit = self._places() + self._max_queued
         if sequences > limit:
             raise InvalidRequestError(f"The request makes {sequences} sequences, at most {limit} fit", param)
@@ -67,3 +65,23 @@ class Admission:
         if not self.is_ready:
             raise StartingError("The model is still loading and the queue is full", self.retry_after_s())
         raise OverloadedError("The queue is full; try again later", self.retry_after_s())
+
+
+class Stay:
+    """Places held by one request."""
+
+    __slots__ = ("_admission", "_sequences", "_start_s")
+
+    def __init__(self, admission: Admission, sequences: int) -> None:
+        self._admission = admission
+        self._sequences = sequences
+        self._start_s = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._admission.num_admitted += self._sequences
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._admission.num_admitted -= self._sequences
+        self._admission.note_stay(time.monotonic() - self._start_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -18,10 +19,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
+from handler.direct import DirectPaths
 from handler.errors import EngineError, InvalidRequestError, PilotlightError
 from handler.formats.chat import ChatFormat
 from handler.formats.text import TextFormat
@@ -66,6 +69,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         def on_boot(error: PilotlightError | None) -> None:
+            gc.freeze()  # what the boot has made stays for good: no collection needs to walk through all of it again
             service.on_boot(error)
             on_ready(service)
 
@@ -77,9 +81,20 @@ def create_app(
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
 
-    routes = _routes(service)
-    tracing = Middleware(
-        TracingMiddleware,
+    routes, direct = _routes(service)
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            **dict.fromkeys(ERROR_TABLE, _on_pilotlight_error),
+            HTTPException: _on_http_exception,
+            Exception: _on_unexpected_error,
+        },
+    )
+    # Put together here, because Starlette would put its own handling of errors around all of it: a coroutine more for
+    # every message of every response.
+    app.middleware_stack = TracingMiddleware(
+        _with_cors(DirectPaths(app.build_middleware_stack(), endpoints=direct, on_error=_on_error), settings),
         metrics=metrics,
         submit=sink.submit,
         posted=frozenset(_paths(routes, "POST")),
@@ -87,22 +102,13 @@ def create_app(
         is_cold=lambda: not service.admission.is_ready,
         instance_id=uuid.uuid4().hex[:12],
     )
-    app = Starlette(
-        routes=routes,
-        lifespan=lifespan,
-        middleware=[tracing, *_cors(settings)],
-        exception_handlers={
-            **dict.fromkeys(ERROR_TABLE, _on_pilotlight_error),
-            HTTPException: _on_http_exception,
-            Exception: _on_unexpected_error,
-        },
-    )
     app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
     app.state.service = service
     return app
 
 
-def _routes(service: Service) -> list[BaseRoute]:
+def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
+    """All routes, and by their whole paths those that `DirectPaths` takes the short way to."""
     settings, health = service.settings, HealthEndpoints(service)
     name = service.engine.snapshot.name
     description = orjson.dumps(
@@ -130,7 +136,8 @@ def _routes(service: Service) -> list[BaseRoute]:
     text = CompletionEndpoint(service, TextFormat())
     tokenization = TokenizationEndpoints(service)
     invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text})
-    authenticated = [Middleware(AuthMiddleware, authenticator=Authenticator(settings.api_keys))]
+    authenticator = Authenticator(settings.api_keys)
+    authenticated = [Middleware(AuthMiddleware, authenticator=authenticator)]
     api = [
         Route("/chat/completions", chat, methods=["POST"]),
         Route("/completions", text, methods=["POST"]),
@@ -138,6 +145,11 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]
+    direct: dict[str, ASGIApp] = {
+        f"/v1{route.path}": AuthMiddleware(route.endpoint, authenticator)
+        for route in api
+        if isinstance(route.endpoint, CompletionEndpoint)
+    }
     routes: list[BaseRoute] = [
         Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
         Route("/tokenize", tokenization.tokenize, methods=["POST"], middleware=authenticated),
@@ -154,7 +166,7 @@ def _routes(service: Service) -> list[BaseRoute]:
     ]
     if settings.enable_metrics:
         routes.append(Route("/metrics", health.metrics))
-    return routes
+    return routes, direct
 
 
 async def _model(service: Service) -> Model:
@@ -163,18 +175,16 @@ async def _model(service: Service) -> Model:
     return Model(id=model.info.name, created=created, max_model_len=model.info.max_model_len)
 
 
-def _cors(settings: Settings) -> list[Middleware]:
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
     if not settings.cors_origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
-            expose_headers=["x-request-id", "retry-after"],
-        )
-    ]
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
+        expose_headers=["x-request-id", "retry-after"],
+    )
 
 
 def _paths(routes: list[BaseRoute], method: str | None = None) -> list[str]:
@@ -205,11 +215,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
-    """A defect: its text may hold anything, so the client learns only that it happened.
-
-    Starlette answers it outside of all middleware, so the request's id is set here.
-    """
-    request_id = trace_of(request.scope).request_id
-    logger.error("unexpected error", exc_info=error, extra={FIELDS: {"request_id": request_id}})
+    """A defect: its text may hold anything, so the client learns only that it happened."""
+    trace = trace_of(request.scope)
+    trace.fail(error)
+    logger.error("unexpected error", exc_info=error, extra={FIELDS: {"request_id": trace.request_id}})
     body = encode_json(error_body(EngineError("The server made an error")))
-    return Response(body, INTERNAL_ERROR.status, {"x-request-id": request_id}, "application/json")
+    return Response(body, INTERNAL_ERROR.status, media_type="application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    handle = _on_pilotlight_error if isinstance(error, PilotlightError) else _on_unexpected_error
+    return await handle(request, error)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler.errors import AuthenticationError
-from handler.trace import trace_of
+from handler.trace import header, trace_of
 
 
 class Authenticator:
@@ -45,7 +44,7 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the key, then pass the request on."""
-        name = self._authenticator.identify(Headers(scope=scope).get("authorization"))
+        name = self._authenticator.identify(header(scope, b"authorization"))
         trace_of(scope).api_key_id = name
         await self._app(scope, receive, send)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Protocol
 
@@ -99,8 +99,10 @@ class Generation:
         self._metrics = metrics
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._waits_for_end = False
         self._unfinished = len(self.choices)
+        self._error: EngineError | None = None
         trace.prompt_tokens = sum(map(len, prompts))
 
     def submit(self, engine: SubmitsSequences) -> None:
@@ -116,27 +118,52 @@ class Generation:
 
     def cancel(self) -> None:
         """Free the sequences that have not ended."""
+        if not self._unfinished:
+            return
         for choice, handle in zip(self.choices, self._handles, strict=False):
             if choice.finish_reason is None:
                 handle.cancel()
 
-    async def events(self) -> AsyncIterator[tuple[Choice, TokenEvent]]:
-        """Events in the order of the engine's steps, until every choice has ended.
+    @property
+    def has_ended(self) -> bool:
+        """Whether every choice has ended and every event has been taken."""
+        return not self._unfinished and not self._arrived and self._error is None
 
-        A choice that fails keeps its `error` and does not end the others.
+    async def arrivals(self) -> Iterator[tuple[Choice, TokenEvent]]:
+        """Wait for events; all that have come since the last call, in the order of the engine's steps.
+
+        A choice takes an event in as the iterator yields it. One that fails keeps its `error` and does not end the
+        others. There may be no events, if `wake` was called.
+
+        Raises:
+            EngineError: every choice has failed, and what came before has been yielded.
+        """
+        if self._error is not None:
+            raise self._error
+        if not self._arrived:
+            await self._wait()
+        arrived, self._arrived = self._arrived, []
+        return self._taken_in(arrived)
+
+    async def finish(self) -> None:
+        """Wait until every choice has ended and take in all events; much cheaper than waiting for each of them.
 
         Raises:
             EngineError: every choice has failed.
         """
-        while self._unfinished or self._arrived:
-            await self._wake.wait()
-            self._wake.clear()
-            arrived, self._arrived = self._arrived, []
-            for choice, event in arrived:
-                choice.add(event)
-                if choice.error is not None:
-                    self._fail(choice.error)
-                yield choice, event
+        self._waits_for_end = True
+        while self._unfinished:
+            await self._wait()
+        arrived, self._arrived = self._arrived, []
+        for _ in self._taken_in(arrived):
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def wake(self) -> None:
+        """Let `arrivals` return, if somebody waits in it."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def usage(self) -> Usage:
         """Tokens used so far; a prompt with several completions counts once."""
@@ -145,29 +172,47 @@ class Generation:
         cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
 
-    def _fail(self, error: EngineError) -> None:
-        if all(choice.error is not None for choice in self.choices):
-            raise error
-        self._trace.fail(error)  # the answer has a part that failed, and so the row says
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _taken_in(self, arrived: list[tuple[Choice, TokenEvent]]) -> Iterator[tuple[Choice, TokenEvent]]:
+        for choice, event in arrived:
+            choice.add(event)
+            if choice.error is not None:
+                if all(choice.error is not None for choice in self.choices):
+                    self._error = choice.error
+                    return
+                self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
+            yield choice, event
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
         if event.token_ids:
-            self._count(choice, event, time.monotonic())
+            self._count(choice, event)
         if event.finish_reason is not None:
             self._unfinished -= 1
             if choice.index == 0:
                 self._trace.finish_reason = str(event.finish_reason)
         self._arrived.append((choice, event))
-        self._wake.set()
+        if self._waiter is not None and not (self._waits_for_end and self._unfinished):
+            self.wake()
 
-    def _count(self, choice: Choice, event: TokenEvent, now_s: float) -> None:
+    def _count(self, choice: Choice, event: TokenEvent) -> None:
+        now_s = time.monotonic()
+        num_tokens = len(event.token_ids)
         trace = self._trace
-        if trace.first_token_s is None:
-            trace.first_token_s = now_s
-            trace.first_scheduled_s = event.first_scheduled_s
-        trace.completion_tokens = (trace.completion_tokens or 0) + len(event.token_ids)
-        if choice.last_token_s is None and choice.index % self._n == 0:
-            trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
-        gap_s = None if choice.last_token_s is None else now_s - choice.last_token_s
+        trace.completion_tokens = (trace.completion_tokens or 0) + num_tokens
+        if choice.last_token_s is None:
+            gap_s = None
+            if trace.first_token_s is None:
+                trace.first_token_s = now_s
+                trace.first_scheduled_s = event.first_scheduled_s
+            if choice.index % self._n == 0:
+                trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
+        else:
+            gap_s = now_s - choice.last_token_s
         choice.last_token_s = now_s
-        self._metrics.observe_token_gap(len(event.token_ids), gap_s)
+        self._metrics.observe_token_gap(num_tokens, gap_s)

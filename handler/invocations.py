@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handler.completions import cancelled_on_disconnect, read_body
-from handler.errors import DeadlineExceededError, InvalidRequestError, PilotlightError, StoppingError
+from handler.completions import read_body
+from handler.errors import DeadlineExceededError, InvalidRequestError, PilotlightError
 from handler.http_errors import error_body
+from handler.interruption import interruptible
 from handler.schema.codec import decode_object, decode_request, encode_json
 from handler.schema.predictions import Predictions, PredictRequest
 from handler.service import Service
@@ -43,11 +44,8 @@ class InvocationsEndpoint:
         if "instances" not in fields:
             await self._endpoint(fields, "")(scope, _replayed(body, receive), send)
             return
-        try:
-            async with cancelled_on_disconnect(receive):
-                answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))
-        except asyncio.CancelledError:  # DRAIN_TIMEOUT ran out
-            raise StoppingError("The server stopped before the answer was complete") from None
+        async with interruptible(receive):
+            answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})

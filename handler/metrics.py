@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from handler.boot import BootTimeline
 from handler.engine.engine import DeviceStatus, EngineState
 from handler.engine.types import EngineStats
+from handler.instruments import Distributions, Tally
 from handler.requestlog.sink import LogSink
 from handler.trace import RequestTrace
 
@@ -25,52 +26,37 @@ class Metrics:
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
         self._model_name = model_name
-        model = ["model_name"]
-        self._requests = Counter(
-            "http_requests", "HTTP requests.", ["method", "endpoint", "status"], registry=self.registry
-        )
-        self._request_duration = Histogram(
+        registry, model = self.registry, ["model_name"]
+        self._requests = Tally("http_requests", "HTTP requests.", ["method", "endpoint", "status"], registry)
+        self._request_duration = Distributions(
             "http_request_duration_seconds",
             "From first byte in to last byte out.",
             ["method", "endpoint"],
-            buckets=_REQUEST_BUCKETS_S,
-            registry=self.registry,
+            _REQUEST_BUCKETS_S,
+            registry,
         )
-        self.requests_active = Gauge("http_requests_active", "HTTP requests being answered.", registry=self.registry)
-        inference_duration = Histogram(
+        self.num_requests_active = 0
+        self._tokens = Tally("llm_tokens_generated", "Tokens generated.", model, registry)
+        self._inference_duration = Distributions(
             "llm_inference_duration_seconds",
             "From first scheduling of a request to its end.",
             model,
-            buckets=_REQUEST_BUCKETS_S,
-            registry=self.registry,
-        )
-        tokens = Counter("llm_tokens_generated", "Tokens generated.", model, registry=self.registry)
-        first_token = Histogram(
-            "time_to_first_token_seconds",
-            "From arrival.",
-            model,
-            buckets=_REQUEST_BUCKETS_S,
-            registry=self.registry,
-        )
-        inter_token = Histogram(
-            "inter_token_latency_seconds",
-            "Between tokens of one sequence.",
-            model,
-            buckets=_TOKEN_BUCKETS_S,
-            registry=self.registry,
-        )
-        queue_time = Histogram(
-            "queue_time_seconds",
-            "From arrival to first scheduling.",
-            model,
-            buckets=_REQUEST_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._inference_duration = inference_duration.labels(model_name)
-        self._tokens = tokens.labels(model_name)
-        self._first_token = first_token.labels(model_name)
-        self._inter_token = inter_token.labels(model_name)
-        self._queue_time = queue_time.labels(model_name)
+            _REQUEST_BUCKETS_S,
+            registry,
+        ).labels(model_name)
+        self._first_token = Distributions(
+            "time_to_first_token_seconds", "From arrival.", model, _REQUEST_BUCKETS_S, registry
+        ).labels(model_name)
+        self._inter_token = Distributions(
+            "inter_token_latency_seconds", "Between tokens of one sequence.", model, _TOKEN_BUCKETS_S, registry
+        ).labels(model_name)
+        self._queue_time = Distributions(
+            "queue_time_seconds", "From arrival to first scheduling.", model, _REQUEST_BUCKETS_S, registry
+        ).labels(model_name)
+        self._model_labels = (model_name,)
+        self._tokens.add(self._model_labels, 0)
+        active = Gauge("http_requests_active", "HTTP requests being answered.", registry=registry)
+        active.set_function(lambda: self.num_requests_active)
 
     def watch(
         self,
@@ -86,7 +72,7 @@ class Metrics:
     def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
         """Count a request that ends now."""
         now_s = time.monotonic()
-        self._requests.labels(method, endpoint, str(trace.http_status)).inc()
+        self._requests.add((method, endpoint, str(trace.http_status)))
         self._request_duration.labels(method, endpoint).observe(now_s - trace.start_s)
         if trace.first_scheduled_s is None:
             return
@@ -97,10 +83,9 @@ class Metrics:
 
     def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
         """Count tokens of one sequence that came together, `gap_s` after those before them: its share for each."""
-        self._tokens.inc(tokens)
+        self._tokens.add(self._model_labels, tokens)
         if gap_s is not None:
-            for _ in range(tokens):
-                self._inter_token.observe(gap_s / tokens)
+            self._inter_token.observe(gap_s / tokens, tokens)
 
 
 class _StateCollector(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
@@ -56,6 +57,8 @@ class ParamsFactory:
         _check_stream(request)
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
         min_tokens = request.min_tokens or 0
+        stop_token_ids = tuple(request.stop_token_ids or ())
+        self._check_token_ids(stop_token_ids, "stop_token_ids")
         if min_tokens > max_tokens:
             raise InvalidRequestError(f"min_tokens {min_tokens} is above max_tokens {max_tokens}", "min_tokens")
         return SamplingParams(
@@ -70,7 +73,7 @@ class ParamsFactory:
             repetition_penalty=_first(request.repetition_penalty, self._repetition_penalty),
             logit_bias=self._logit_bias(request),
             stop=_stops(request),
-            stop_token_ids=self._token_ids(request.stop_token_ids or [], "stop_token_ids"),
+            stop_token_ids=stop_token_ids,
             min_tokens=min_tokens,
             ignore_eos=bool(request.ignore_eos),
             logprobs=_logprobs(request),
@@ -98,7 +101,7 @@ class ParamsFactory:
                 f"{self._info.max_model_len}{left}",
                 param,
             )
-        self._token_ids(tokens, param)
+        self._check_token_ids(tokens, param)
         return tokens
 
     def _max_tokens(self, request: ChatCompletionRequest | CompletionRequest, prompt_tokens: int) -> int:
@@ -124,7 +127,7 @@ class ParamsFactory:
             if not _TOKEN_ID.fullmatch(key):
                 raise InvalidRequestError(f"logit_bias: {key[:20]!r} is not a token id", "logit_bias")
             biases[int(key)] = bias
-        self._token_ids(list(biases), "logit_bias")
+        self._check_token_ids(biases, "logit_bias")
         return biases
 
     def _bad_words(self, request: ChatCompletionRequest | CompletionRequest) -> tuple[tuple[int, ...], ...]:
@@ -137,17 +140,17 @@ class ParamsFactory:
             for spelling in (bare, f" {bare}"):
                 tokens = self._tokenizer.encode(spelling, add_special_tokens=False)
                 if tokens:
-                    words[self._token_ids(tokens, f"bad_words[{index}]")] = None
+                    self._check_token_ids(tokens, f"bad_words[{index}]")
+                    words[tuple(tokens)] = None
         return tuple(words)
 
-    def _token_ids(self, token_ids: list[int], param: str) -> tuple[int, ...]:
+    def _check_token_ids(self, token_ids: Collection[int], param: str) -> None:
         largest = max(token_ids, default=0)
         if largest >= self._info.vocab_size:
             raise InvalidRequestError(
                 f"{param}: token {largest} is outside the model's vocabulary of {self._info.vocab_size}",
                 param,
             )
-        return tuple(token_ids)
 
 
 def _stops(request: SamplingFields) -> tuple[str, ...]:
@@ -181,4 +184,7 @@ def _logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
 
 
 def _first(*values: T | None) -> T:
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise AssertionError("the last value is a constant")

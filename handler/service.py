@@ -67,6 +67,7 @@ class Service:
         self.boot_error: PilotlightError | None = None
         self._booted = asyncio.Event()
         self._fingerprint: str | None = None
+        self._params_factory: ParamsFactory | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -90,6 +91,11 @@ class Service:
         """Return when the boot has ended, well or not."""
         await self._booted.wait()
 
+    @property
+    def loaded_model(self) -> LoadedModel | None:
+        """The model if it is loaded, None while it is not."""
+        return self.engine.model if self._booted.is_set() else None
+
     async def model(self) -> LoadedModel:
         """The loaded model, once it is loaded.
 
@@ -103,13 +109,15 @@ class Service:
 
     def params_factory(self, model: LoadedModel) -> ParamsFactory:
         """Sampling parameters under this function's defaults."""
-        return ParamsFactory(
-            model.info,
-            model.defaults,
-            model.tokenizer,
-            default_max_tokens=self.settings.default_max_tokens,
-            default_temperature=self.settings.default_temperature,
-        )
+        if self._params_factory is None:
+            self._params_factory = ParamsFactory(
+                model.info,
+                model.defaults,
+                model.tokenizer,
+                default_max_tokens=self.settings.default_max_tokens,
+                default_temperature=self.settings.default_temperature,
+            )
+        return self._params_factory
 
     def fingerprint(self, model: LoadedModel) -> str:
         """The `system_fingerprint` of all answers."""
@@ -124,5 +132,5 @@ class Service:
             UnknownModelError: any other name.
         """
         served = self.engine.snapshot.name
-        if name not in {served, self.settings.model_name}:
+        if name not in (served, self.settings.model_name):
             raise UnknownModelError(f"The model {name!r} is not served here; {served!r} is", "model")

@@ -13,6 +13,8 @@ from handler.schema.errors import ErrorBody, ErrorDetail
 from handler.schema.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients skip."""
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -49,9 +51,16 @@ class ChunkFrames:
         self._content_end = content_end
         self._tail = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
         self._usage_start = b"data: " + opening + b',"choices":[],"usage":'
+        self._text_starts: dict[int, bytes] = {}  # by choice
+        self._text_end = content_end + b',"logprobs":null,"finish_reason":null' + self._tail
 
     def text(self, index: int, text: str, logprobs: msgspec.Struct | None) -> bytes:
         """A chunk that adds text to choice `index`."""
+        if logprobs is None:  # what most events are, and what most of their bytes say is known before
+            start = self._text_starts.get(index)
+            if start is None:
+                start = self._text_starts[index] = self._start % index + self._content_key
+            return start + orjson.dumps(text) + self._text_end
         content = self._content_key + orjson.dumps(text) + self._content_end
         return self.choice(index, content, logprobs=logprobs)
 

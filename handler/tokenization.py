@@ -14,13 +14,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handler.completions import cancelled_on_disconnect, read_body
+from handler.completions import read_body
 from handler.conversation.conversation import Conversation, TemplateOptions
 from handler.conversation.messages import template_messages
 from handler.conversation.rendering import render_prompt
 from handler.engine.loaded import LoadedModel
 from handler.errors import DeadlineExceededError, InvalidRequestError
 from handler.formats.chat_conversation import read_tools
+from handler.interruption import interruptible
 from handler.schema.codec import convert_request, decode_object, decode_request, encode_json
 from handler.schema.tokens import (
     DetokenizedText,
@@ -66,7 +67,7 @@ class TokenizationEndpoints:
                 trace_of(request.scope).model_name = asked.model
                 if asked.model is not None:
                     service.check_model_name(asked.model)
-                async with cancelled_on_disconnect(request.receive):
+                async with interruptible(request.receive):
                     model = await service.model()
                     answer = await run_in_threadpool(compute, asked, model)
         except TimeoutError:

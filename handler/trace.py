@@ -22,27 +22,33 @@ from handler.requestlog.record import Record, Status, new_id
 class RequestTrace:
     """What is known of one request so far. The handlers fill it in; absence is None."""
 
+    model_name: str | None = None
+    api_key_id: str | None = None
+    stream: bool | None = None
+    http_status: int | None = None
+    status: Status | None = None
+    finish_reason: str | None = None
+    error: BaseException | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    first_scheduled_s: float | None = None
+    first_token_s: float | None = None
+    metadata: dict[str, Any] | None = None
+    prompt: Any = None
+    completion: str | None = None
+
     def __init__(self, request_id: str, endpoint: str, *, cold_start: bool) -> None:
         self.request_id = request_id
         self.endpoint = endpoint
         self.cold_start = cold_start
-        self.created_at = dt.datetime.now(dt.UTC)
+        self.created_s = time.time()
         self.start_s = time.monotonic()
-        self.model_name: str | None = None
-        self.api_key_id: str | None = None
-        self.stream: bool | None = None
-        self.http_status: int | None = None
-        self.status: Status | None = None
-        self.finish_reason: str | None = None
-        self.error: BaseException | None = None
-        self.prompt_tokens: int | None = None
-        self.cached_tokens: int | None = None
-        self.completion_tokens: int | None = None
-        self.first_scheduled_s: float | None = None
-        self.first_token_s: float | None = None
-        self.metadata: dict[str, Any] | None = None
-        self.prompt: Any = None
-        self.completion: str | None = None
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When the request arrived, in UTC."""
+        return dt.datetime.fromtimestamp(self.created_s, dt.UTC)
 
     def fail(self, error: BaseException) -> None:
         """Note why the request did not end well, and what that makes it; the first reason stays."""
@@ -100,6 +106,15 @@ class RequestTrace:
 
     def _ms_since_start(self, moment_s: float | None) -> float | None:
         return None if moment_s is None else (moment_s - self.start_s) * 1000
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that name, which is in small letters; None where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 def trace_of(scope: Scope) -> RequestTrace:

@@ -7,19 +7,18 @@ received whole has its row. Event loop only.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import uuid
 from collections.abc import Callable
 
 import msgspec
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handler.errors import ClientDisconnectedError, SpoolError
-from handler.logs import FIELDS
+from handler.logs import FIELDS, log_fields
 from handler.metrics import Metrics
 from handler.requestlog.record import Record
-from handler.trace import RequestTrace
+from handler.trace import RequestTrace, header
 
 logger = logging.getLogger("handler.access")
 
@@ -78,12 +77,12 @@ class TracingMiddleware:
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":
                 trace.http_status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = trace.request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode())]
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 close()
             await send(message)
 
-        self._metrics.requests_active.inc()
+        self._metrics.num_requests_active += 1
         try:
             await self._app(scope, receive, send_traced)
         except ClientDisconnectedError as error:
@@ -93,7 +92,7 @@ class TracingMiddleware:
             trace.http_status = trace.http_status or 500
             raise
         finally:
-            self._metrics.requests_active.dec()
+            self._metrics.num_requests_active -= 1
             close()
 
     def _close(self, scope: Scope, trace: RequestTrace, *, is_logged: bool) -> None:
@@ -107,29 +106,29 @@ class TracingMiddleware:
             self._submit(record)
         except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
             logger.exception("record not spooled", extra={FIELDS: msgspec.to_builtins(record) | {"cause": str(error)}})
-        logger.info(
+        log_fields(
+            logger,
             "request",
-            extra={
-                FIELDS: {
-                    "request_id": record.request_id,
-                    "endpoint": record.endpoint,
-                    "status": str(record.status),
-                    "http_status": record.http_status,
-                    "duration_ms": _rounded(record.duration_ms),
-                    "ttft_ms": _rounded(record.ttft_ms),
-                    "model_name": record.model_name,
-                    "prompt_tokens": record.prompt_tokens,
-                    "completion_tokens": record.completion_tokens,
-                    "error_type": record.error_type,
-                }
+            {
+                "request_id": record.request_id,
+                "endpoint": record.endpoint,
+                "status": record.status,
+                "http_status": record.http_status,
+                "duration_ms": _rounded(record.duration_ms),
+                "ttft_ms": _rounded(record.ttft_ms),
+                "model_name": record.model_name,
+                "prompt_tokens": record.prompt_tokens,
+                "completion_tokens": record.completion_tokens,
+                "error_type": record.error_type,
             },
         )
 
 
 def _request_id(scope: Scope) -> str:
     """The client's own id if it is a valid one, else a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    given = header(scope, b"x-request-id")
+    # From the kernel, and not from a generator in this process: snapshots of it may be resumed many times.
+    return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def _rounded(milliseconds: float | None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +177,13 @@ async def test_a_defect_is_a_500_that_tells_nothing_but_its_id(tiny_served: Snap
 
 
 class LateBrokenEngine(Engine):
-    """Hands over an event that cannot be written, after some good ones."""
+    """Hands over events that cannot be written, once it is told to."""
+
+    is_broken = False
 
     def submit(self, prompt_tokens: list[int], params: SamplingParams, on_event: OnEvent) -> Handle:
-        count = itertools.count()
-
         def broken(event: TokenEvent) -> None:
-            on_event(event if next(count) < 5 else TokenEvent(text=5, token_ids=(1,)))  # type: ignore[arg-type]
+            on_event(TokenEvent(text=5, token_ids=(1,)) if self.is_broken else event)  # type: ignore[arg-type]
 
         return super().submit(prompt_tokens, params, broken)
 
@@ -192,6 +191,9 @@ class LateBrokenEngine(Engine):
 async def test_a_defect_in_mid_stream_cuts_the_stream(tiny_served: Snapshot, tmp_path: Path) -> None:
     async with Application(tiny_served, tmp_path, engine_type=LateBrokenEngine) as application:
         exchange = Exchange(application, PATH, asking(tiny_served, stream=True))
+        await exchange.sent(2)
+        assert isinstance(application.engine, LateBrokenEngine)
+        application.engine.is_broken = True
         with pytest.raises(TypeError):
             await exchange.done()
         assert not exchange.is_complete

@@ -20,7 +20,7 @@ from types import FrameType
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 import handler
 from handler.app import create_app
@@ -152,7 +152,7 @@ def listener_address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Uvicorn with its fastest loop and parser, and without its own access log."""
     return uvicorn.Config(
         app,

@@ -39,7 +39,7 @@ from handler.schema.codec import decode_request, encode_json
 from handler.schema.tools import FunctionDelta, GeneratedCall, GeneratedFunction, ToolCallDelta
 from handler.schema.usage import FinishReason as ReportedReason
 from handler.sse import DONE, ChunkFrames, error_event
-from handler.structured import check_compatible
+from handler.structured import check_compatible, grammar_spec
 
 _TIER: Literal["default"] = "default"
 
@@ -60,6 +60,10 @@ class ChatFormat:
     def count_sequences(self, request: ChatCompletionRequest) -> tuple[int, str]:
         """A conversation is one prompt."""
         return request.n or 1, "n"
+
+    def is_plain(self, request: ChatCompletionRequest) -> bool:
+        """Neither tools nor a grammar."""
+        return not request.tools and grammar_spec(request, request.response_format) is None
 
     def plan(self, request: ChatCompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Render the template, which writes all special tokens itself, and encode."""

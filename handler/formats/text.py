@@ -19,7 +19,7 @@ from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.text import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from handler.sse import DONE, ChunkFrames, error_event
-from handler.structured import compile_grammar
+from handler.structured import compile_grammar, grammar_spec
 
 
 class TextFormat:
@@ -44,6 +44,10 @@ class TextFormat:
         if num_prompts > 1:
             return num_prompts * each, "prompt"
         return each, "n" if each == (request.n or 1) else "best_of"
+
+    def is_plain(self, request: CompletionRequest) -> bool:
+        """No grammar."""
+        return grammar_spec(request, None) is None
 
     def plan(self, request: CompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Encode and check every prompt."""

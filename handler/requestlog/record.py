@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import os
 import re
+import time
 import uuid
 from typing import Any
 
 import msgspec
-import uuid6
 
 from handler.errors import SpoolError
 
@@ -98,8 +99,13 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 def new_id() -> uuid.UUID:
-    """A UUID version 7 (RFC 9562): later ids sort after earlier ones of the same process."""
-    return uuid6.uuid7()
+    """A UUID version 7 (RFC 9562): later ids sort after earlier ones of the same process, unless its clock is set back.
+
+    The twelve bits behind the milliseconds are their fraction (section 6.2, method 3), to a quarter of a microsecond.
+    """
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    clock = milliseconds << 80 | 7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
+    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(os.urandom(8), "big") >> 2)
 
 
 def encode(record: Record) -> bytes:

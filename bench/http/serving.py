@@ -1,0 +1,72 @@
+"""One server of the benchmark in a process of its own, on one processor: `python -m bench.http.serving SPEC`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from starlette.types import ASGIApp
+
+from bench.http.plan import API_KEY, ServerSpec
+from bench.stub_engine import StubEngine
+from bench.stub_model import stub_model, stub_snapshot, tokenizing_model
+from handler.app import create_app
+from handler.boot import BootTimeline
+from handler.cli.serve import uvicorn_config
+from handler.engine.snapshot import Snapshot, open_snapshot
+from handler.logs import configure_logging
+from handler.requestlog.sink import LogSink
+from handler.requestlog.spool import Spool
+from handler.settings import Settings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    spec = msgspec.json.decode(sys.argv[1], type=ServerSpec)
+    os.sched_setaffinity(0, {spec.core})
+    settings = Settings.from_env(
+        {
+            "PORT": str(spec.port),
+            "API_KEYS": f"bench:{API_KEY}",
+            "DATABASE_URL": spec.database,
+            "SPOOL_DIR": str(Path(spec.directory) / "spool"),
+            "PILOTLIGHT_HOME": spec.directory,
+        }
+    )
+    with (Path(spec.directory) / "log").open("w", encoding="utf-8") as log:
+        configure_logging("info", log)
+        config = uvicorn_config(_app(spec, settings), settings)
+        config.host, config.port = settings.host, settings.port
+        uvicorn.Server(config).run()
+
+
+def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
+    snapshot = stub_snapshot() if spec.snapshot is None else open_snapshot(Path(spec.snapshot))
+    match spec.kind:
+        case "bare":
+            from bench.http.bare import bare  # noqa: PLC0415  (each process imports what it serves, and no more)
+
+            return bare
+        case "pilotlight":
+            sink = LogSink(Spool(settings.spool_dir), None if spec.database == "none" else spec.database)
+            return create_app(settings, _engine(snapshot, spec), sink, BootTimeline())
+        case "fastapi":
+            from bench.http.fastapi_streams import streaming_app  # noqa: PLC0415
+
+            return streaming_app(_engine(snapshot, spec))
+        case "fastapi-generator":
+            from bench.http.fastapi_streams import streaming_app  # noqa: PLC0415
+
+            return streaming_app(None)
+
+
+def _engine(snapshot: Snapshot, spec: ServerSpec) -> StubEngine:
+    model = stub_model() if spec.snapshot is None else tokenizing_model(snapshot)
+    return StubEngine(snapshot, model, spec.step_s)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The short way to the endpoints that every request takes: one look into a table instead of a walk through the router.
+
+Starlette's router matches the path twice and wraps every message of a response in two more coroutines. That is as much
+work as answering a small request, and a part of it comes again with each event of a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from handler.errors import ClientDisconnectedError, PilotlightError
+from handler.trace import trace_of
+
+
+class DirectPaths:
+    """Answers POST to the paths of a table, and passes everything else on.
+
+    Args:
+        app: the router, which knows these paths as well, and refuses other methods.
+        endpoints: by path.
+        on_error: makes the response of an error, where none has begun.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        endpoints: Mapping[str, ASGIApp],
+        on_error: Callable[[Request, Exception], Awaitable[Response]],
+    ) -> None:
+        self._app = app
+        self._endpoints = endpoints
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on. A defect is answered and raised, as Starlette does it, for the server to report."""
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await endpoint(scope, receive, send)
+        except ClientDisconnectedError:
+            raise
+        except Exception as error:
+            if trace_of(scope).http_status is None:
+                response = await self._on_error(Request(scope), error)
+                await response(scope, receive, send)
+            if not isinstance(error, PilotlightError):
+                raise

@@ -1,0 +1,114 @@
+"""One response as it goes out, whole or streamed, and the signs of life of a stream that waits. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from starlette.types import Send
+
+from handler.errors import PilotlightError
+from handler.formats.format import Answer
+from handler.http_errors import error_body
+from handler.sse import HEADERS, KEEP_ALIVE, error_event
+
+
+class Reply:
+    """One response.
+
+    Attributes:
+        has_started: whether the status line is out, or stuck on its way.
+        is_stream: whether it has started as a stream, which may end with an error.
+        is_complete: whether the last byte has been sent.
+        written_s: the loop's time when something was last sent.
+    """
+
+    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+        self._send = send
+        self._loop = loop
+        self._answer: Answer | None = None
+        self.has_started = False
+        self.is_stream = False
+        self.is_complete = False
+        self.written_s = self._loop.time()
+
+    async def whole(self, body: bytes) -> None:
+        """Send a complete JSON response."""
+        self.has_started = True
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+        self.is_complete = True
+
+    async def stream(self, answer: Answer, frames: bytes, *, last: bool = False) -> None:
+        """Send events of an answer, behind its opening if they are the first."""
+        if self._answer is None:
+            frames = answer.opening() + frames
+            await self._start_stream()
+            self._answer = answer
+        if frames or last:
+            await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
+            self.written_s = self._loop.time()
+            self.is_complete = last
+
+    async def heartbeat(self) -> None:
+        """Show a client that waits, and whatever stands between, that the connection is alive."""
+        await self._start_stream()
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        self.written_s = self._loop.time()
+
+    async def fail(self, error: PilotlightError) -> None:
+        """End a stream with an error."""
+        last_words = error_event(error_body(error)) if self._answer is None else self._answer.failure(error)
+        await self._send({"type": "http.response.body", "body": last_words})
+        self.is_complete = True
+
+    async def _start_stream(self) -> None:
+        if not self.has_started:
+            self.has_started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            self.is_stream = True
+
+
+class Heartbeat:
+    """Wakes whoever writes a reply, within a `with` block, when nothing has been sent for `interval_s`; 0 never does.
+
+    One timer for the stream, and nothing for each event. Whoever waits in a blocked `send` is not woken, so that a slow
+    client has one heartbeat to read at most.
+    """
+
+    def __init__(self, reply: Reply, interval_s: float, wake: Callable[[], None]) -> None:
+        self._reply = reply
+        self._interval_s = interval_s
+        self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Heartbeat:
+        if self._interval_s:
+            self._wait_until(self._due_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def is_due(self) -> bool:
+        """Whether the reply has been silent for that long."""
+        return self._interval_s > 0 and asyncio.get_running_loop().time() >= self._due_s
+
+    @property
+    def _due_s(self) -> float:
+        return self._reply.written_s + self._interval_s
+
+    def _wait_until(self, moment_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(moment_s, self._check)
+
+    def _check(self) -> None:
+        if self.is_due():
+            self._wake()
+            self._wait_until(asyncio.get_running_loop().time() + self._interval_s)
+        else:
+            self._wait_until(self._due_s)
