@@ -12,9 +12,9 @@ from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
-from handler.schema.refusals import find_refused
 from handler.schema.sampling import SamplingFields
 from handler.schema.text import CompletionRequest
+from handler.schema.unsupported import find_refused
 
 T = TypeVar("T")
 

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from handler.engine.types import Sequence
 
-_BANNED = -1e30
-"""Far below every logit, yet a number: where bans leave no token at all, one of the banned ones is chosen."""
-
 
 class WordTable:
     """The words of one sequence: the single tokens, and the others by their last token but one."""
@@ -51,6 +48,6 @@ class BadWords:
         table = self._tables.get(sequence)
         if table is None:
             table = self._tables[sequence] = WordTable(sequence.params.bad_words, self._device)
-        row[table.single] = _BANNED
+        row[table.single] = float("-inf")
         for token in table.last_tokens(table.recent(sequence, accepted)):
-            row[token] = _BANNED
+            row[token] = float("-inf")

@@ -34,8 +34,8 @@ from handler.schema.chat import (
     ContentLogprob,
     TopLogprob,
 )
-from handler.schema.chat_refusals import explain
 from handler.schema.codec import decode_request, encode_json
+from handler.schema.refusals import explain
 from handler.schema.tools import FunctionDelta, GeneratedCall, GeneratedFunction, ToolCallDelta
 from handler.schema.usage import FinishReason as ReportedReason
 from handler.sse import DONE, ChunkFrames, error_event

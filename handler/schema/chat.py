@@ -10,10 +10,10 @@ from msgspec import Meta
 from handler.schema.errors import ErrorDetail
 from handler.schema.extensions import ExtensionFields
 from handler.schema.messages import ChatMessage
-from handler.schema.refusals import NEVER_TRUE
 from handler.schema.sampling import MAX_TOP_LOGPROBS
 from handler.schema.structured import ResponseFormat
 from handler.schema.tools import MAX_TOOLS, FunctionTool, GeneratedCall, ToolCallDelta, ToolChoiceField
+from handler.schema.unsupported import NEVER_TRUE
 from handler.schema.usage import FinishReason, Usage
 
 NoAudio = Annotated[None, Meta(description="Only text is generated.")]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from handler.errors import InvalidRequestError
-from handler.schema.refusals import explain, find_refused
+from handler.schema.unsupported import explain, find_refused
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from handler.schema.refusals import NEVER_TRUE
 from handler.schema.sampling import SamplingFields, StopString
+from handler.schema.unsupported import NEVER_TRUE
 
 MAX_BAD_WORDS = 256
 

@@ -1,58 +1,33 @@
-"""Fields that are known and have no use here: null is absent, and anything that asks for something is refused with why.
-
-The schema says it all, so that `/openapi.json` does too: a field typed null takes null alone, a boolean that is
-`NEVER_TRUE` takes false as well, and the description says why. An enumeration takes its values, and its description
-says why there are no others.
-"""
+"""Better words for refusals whose reason the decoder cannot know: fields and values that exist elsewhere."""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterator
 
-import msgspec
-from msgspec import inspect
+from handler.errors import InvalidRequestError
 
-NEVER_TRUE = {"const": False}
-"""For the `extra_json_schema` of a boolean."""
+_USE_TOOLS = "use tools, tool_choice and messages with role 'tool'"
+_PARTS = {"image_url": "images", "input_audio": "audio", "file": "files"}
 
-
-def explain(kind: type[msgspec.Struct], path: str, message: str) -> str:
-    """Msgspec's `message` about the value at `path`, with the reason where the schema gives one."""
-    found = re.match(r"[^.\[]*", path)
-    described = _described(kind).get(found[0]) if found else None
-    match described:
-        case (inspect.NoneType(), reason):
-            return f"not supported. {reason}"
-        case (inspect.LiteralType() | inspect.ListType(item_type=inspect.LiteralType()), reason):
-            return f"{message}. {reason}"
-    return message
+_INVALID_VALUE = re.compile(r"Invalid value '(?P<value>[a-z_]+)'")
+_PART = re.compile(r"(?P<part>.*\.content\[\d+\])\.type")
+_ROLE = re.compile(r"messages\[\d+\]\.role")
+_DEPRECATED = re.compile(r"functions|function_call|messages\[\d+\]\.function_call")
+_CUSTOM = re.compile(r"tools\[\d+\]\.type|tool_choice(\.allowed_tools\.tools\[\d+\])?\.type|.*tool_calls\[\d+\]\.type")
 
 
-def find_refused(request: msgspec.Struct) -> Iterator[tuple[str, str]]:
-    """Booleans that are true and must not be, each with what is wrong."""
-    for name, reason in _never_true(type(request)):
-        if getattr(request, name):
-            yield name, f"true is not supported. {reason}"
-
-
-@functools.cache
-def _never_true(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    described = _described(kind).items()
-    return tuple((name, reason) for name, (found, reason) in described if isinstance(found, inspect.BoolType))
-
-
-@functools.cache
-def _described(kind: type[msgspec.Struct]) -> dict[str, tuple[inspect.Type, str]]:
-    """Fields that have a reason in their schema, each with its type and the reason."""
-    described: dict[str, tuple[inspect.Type, str]] = {}
-    info = inspect.type_info(kind)
-    for field in info.fields if isinstance(info, inspect.StructType) else ():
-        for part in field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,):
-            schema = part.extra_json_schema or {} if isinstance(part, inspect.Metadata) else {}
-            if not isinstance(part, inspect.Metadata) or "description" not in schema:
-                continue
-            if not isinstance(part.type, inspect.BoolType) or schema.get("const") is False:
-                described[field.encode_name] = (part.type, schema["description"])
-    return described
+def explain(error: InvalidRequestError) -> InvalidRequestError:
+    """The same refusal, with what to do instead where that is known."""
+    param, message = error.param or "", str(error)
+    found = _INVALID_VALUE.search(message)
+    value = found["value"] if found else None
+    part = _PART.fullmatch(param)
+    if part is not None and value in _PARTS:
+        return InvalidRequestError(
+            f"{part['part']}: {_PARTS[value]} are not supported, messages are text ({value!r})", part["part"]
+        )
+    if _DEPRECATED.fullmatch(param) or (_ROLE.fullmatch(param) and value == "function"):
+        return InvalidRequestError(f"{param}: functions have been replaced by tools; {_USE_TOOLS}", param)
+    if _CUSTOM.fullmatch(param) and value == "custom":
+        return InvalidRequestError(f"{param}: custom tools are not supported, only functions are", param)
+    return error

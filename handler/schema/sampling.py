@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from handler.schema.refusals import NEVER_TRUE
 from handler.schema.structured import Choices, JsonSchema, StructuredOutputs
+from handler.schema.unsupported import NEVER_TRUE
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20

@@ -44,7 +44,7 @@ def test_a_token_is_banned_where_it_would_complete_a_word(
         token for token in range(VOCAB_SIZE) if any(tuple([*output, token][-len(word) :]) == word for word in bad_words)
     }
     if len(expected) == VOCAB_SIZE:
-        return  # then one of them comes nevertheless
+        return  # then there is nothing to choose from
     kept, accepted = output[: len(output) - num_accepted], output[max(0, len(output) - num_accepted) :]
     assert banned([3, 4, 5], kept, params, accepted) == expected
 
@@ -55,10 +55,14 @@ def test_the_prompt_is_no_part_of_a_word() -> None:
     assert banned([1], [1], params) == {2}
 
 
-def test_with_every_token_banned_there_still_is_one() -> None:
-    params = SamplingParams(max_tokens=9, temperature=1.0, seed=1, bad_words=tuple((token,) for token in range(6)))
-    [sampled] = Sampler(VOCAB_SIZE, (), CPU).sample(torch.zeros(1, VOCAB_SIZE), [Sequence(1, [1], params)])
-    assert 0 <= sampled.token_id < VOCAB_SIZE
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_with_every_token_banned_the_others_of_the_batch_go_on(temperature: float) -> None:
+    bans = tuple((token,) for token in range(6))
+    hopeless = SamplingParams(max_tokens=9, temperature=temperature, seed=1, bad_words=bans)
+    usual = SamplingParams(max_tokens=9, temperature=temperature, seed=1)
+    logits = torch.tensor([[0.0] * VOCAB_SIZE, [0, 0, 0, 99.0, 0, 0]])
+    sampled = Sampler(VOCAB_SIZE, (), CPU).sample(logits, [Sequence(1, [1], hopeless), Sequence(2, [1], usual)])
+    assert sampled[1].token_id == 3
 
 
 @pytest.mark.parametrize("device", ["plain", "cuda"])
