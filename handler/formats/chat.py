@@ -49,6 +49,11 @@ class ChatFormat:
         prompt = factory.check_prompt(model.tokenizer.encode(text, add_special_tokens=False), "messages")
         return Plan([prompt], factory.build(request, len(prompt)), request.n or 1)
 
+    def is_light(self, request: ChatCompletionRequest) -> bool:
+        """Nothing is compiled."""
+        del request
+        return True
+
     def answer(
         self, request: ChatCompletionRequest, head: Head, generation: Generation, model: LoadedModel
     ) -> ChatAnswer:

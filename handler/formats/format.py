@@ -84,7 +84,10 @@ class Format(Protocol, Generic[RequestT]):
         """How many sequences it makes, without tokenizing, and the field that asks for them."""
 
     def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
-        """Templates, tokens and the checks that need the model. Runs in the thread pool."""
+        """Templates, tokens and the checks that need the model. Runs in the thread pool, or on the loop if light."""
+
+    def is_light(self, request: RequestT) -> bool:
+        """Whether a small request's plan is template and tokens only, with nothing to compile that takes long."""
 
     def answer(self, request: RequestT, head: Head, generation: Generation, model: LoadedModel) -> Answer:
         """The writer of this request's answer."""
