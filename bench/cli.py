@@ -7,9 +7,14 @@ import sys
 
 import bench.engine.arguments
 import bench.engine.command
+import bench.http.arguments
+import bench.http.command
 from bench.children import ended_by_sigterm
 from bench.errors import BenchError
+from bench.http.contenders import CANDIDATES
 from handler.settings import Settings
+
+_COMMANDS = {"engine": bench.engine.command.run, "http": bench.http.command.run}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,13 +22,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("bench", help="measure it, beside others", description="The benchmark harness.")
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     bench.engine.arguments.add_parser(benchmarks)
+    bench.http.arguments.add_parser(benchmarks, list(CANDIDATES))
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Run one benchmark; 1 if something could not be measured."""
     try:
         with ended_by_sigterm():
-            return bench.engine.command.run(args, settings)
+            return _COMMANDS[args.benchmark](args, settings)
     except BenchError as error:
         sys.stderr.write(f"pilotlight bench: {error}\n")
         return 1

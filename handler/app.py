@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gc
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -69,7 +68,6 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         def on_boot(error: PilotlightError | None) -> None:
-            gc.freeze()  # what the boot has made stays for good: no collection needs to walk through all of it again
             service.on_boot(error)
             on_ready(service)
 

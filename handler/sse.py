@@ -5,6 +5,8 @@ The format is that of the WHATWG's HTML standard, as OpenAI uses it: `data: JSON
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 import orjson
 
@@ -45,21 +47,24 @@ class ChunkFrames:
     """
 
     def __init__(self, head: dict[str, str | int], *, content_key: bytes, content_end: bytes, with_usage: bool) -> None:
-        opening = encode_json(head)[:-1]
-        self._start = b"data: " + opening + b',"choices":[{"index":%d,'
+        self._head = head
         self._content_key = content_key
         self._content_end = content_end
         self._tail = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
-        self._usage_start = b"data: " + opening + b',"choices":[],"usage":'
-        self._text_starts: dict[int, bytes] = {}  # by choice
         self._text_end = content_end + b',"logprobs":null,"finish_reason":null' + self._tail
+        self._text_starts: dict[int, bytes] = {}  # by choice
+
+    @cached_property
+    def _opening(self) -> bytes:
+        """What all chunks begin with; an answer that is not streamed never asks for it."""
+        return b"data: " + encode_json(self._head)[:-1] + b',"choices":['
 
     def text(self, index: int, text: str, logprobs: msgspec.Struct | None) -> bytes:
         """A chunk that adds text to choice `index`."""
         if logprobs is None:  # what most events are, and what most of their bytes say is known before
             start = self._text_starts.get(index)
             if start is None:
-                start = self._text_starts[index] = self._start % index + self._content_key
+                start = self._text_starts[index] = self._start(index) + self._content_key
             return start + orjson.dumps(text) + self._text_end
         content = self._content_key + orjson.dumps(text) + self._content_end
         return self.choice(index, content, logprobs=logprobs)
@@ -82,7 +87,7 @@ class ChunkFrames:
         if error is not None:
             finish += b',"error":' + encode_json(error)
         parts = (
-            self._start % index,
+            self._start(index),
             content,
             b',"logprobs":',
             encoded_logprobs,
@@ -94,4 +99,7 @@ class ChunkFrames:
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that closes a stream with `include_usage`."""
-        return self._usage_start + encode_json(usage) + b"}\n\n"
+        return self._opening + b'],"usage":' + encode_json(usage) + b"}\n\n"
+
+    def _start(self, index: int) -> bytes:
+        return self._opening + b'{"index":%d,' % index

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.counts import count
 from bench.engine.peers import PEERS
 
 PARTS = ("engine", "http")
@@ -30,10 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--random-dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--parts", type=_names(PARTS), default=PARTS, help="engine,http: which of ours to measure")
     parser.add_argument("--clients", type=_counts, default=(1, 8, 16), help="clients, and batch sizes (1,8,16)")
-    parser.add_argument("--tokens", type=_count, default=64, help="tokens of each answer (64)")
-    parser.add_argument("--requests", type=_count, default=2, help="requests of each client, one by one (2)")
-    parser.add_argument("--prompt-tokens", type=_count, default=1500, help="length of the long prompt (1500)")
-    parser.add_argument("--rounds", type=_count, default=5, help="how often everybody is measured (5)")
+    parser.add_argument("--tokens", type=count, default=64, help="tokens of each answer (64)")
+    parser.add_argument("--requests", type=count, default=2, help="requests of each client, one by one (2)")
+    parser.add_argument("--prompt-tokens", type=count, default=1500, help="length of the long prompt (1500)")
+    parser.add_argument("--rounds", type=count, default=5, help="how often everybody is measured (5)")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and order (0)")
     parser.add_argument("--peer", action="append", choices=PEERS, default=[], help="measure this one too; repeatable")
     parser.add_argument("--peer-python", type=Path, default=Path(sys.executable), help="interpreter that has the peers")
@@ -41,17 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--gguf", type=Path, help="the model's GGUF for llama-cpp, where it is not the embedded model")
     parser.add_argument("--database", choices=("none", "embedded"), default="none", help="of the server (none)")
     parser.add_argument("--profile", action="store_true", help="say where a step's time goes, after the rounds")
-    parser.add_argument("--bandwidth-mib", type=_count, help="buffer of the memory bandwidth (256; 4096 on CUDA)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a whole number from 1 on")
-    return int(text)
+    parser.add_argument("--bandwidth-mib", type=count, help="buffer of the memory bandwidth (256; 4096 on CUDA)")
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(sorted({_count(part) for part in text.split(",")}))
+    return tuple(sorted({count(part) for part in text.split(",")}))
 
 
 def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

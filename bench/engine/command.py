@@ -7,23 +7,24 @@ too), 2 for bad usage, a missing peer among it.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from bench.engine.comparison import ratios, summaries
-from bench.engine.contenders import Contender, EngineAlone, PilotlightServer
+from bench.comparison import ratios, summaries
+from bench.engine.comparison import comparisons
+from bench.engine.contenders import EngineAlone, PilotlightServer
 from bench.engine.gguf import gguf_of
 from bench.engine.peers import LlamaCpp, TransformersBatch, TransformersServe, peer_versions
 from bench.engine.plan import Plan
-from bench.engine.report import show
 from bench.environment import look_around
 from bench.errors import BenchError
-from bench.result import Failure, Result, RoundResult, encode_result, write_result
+from bench.report import show
+from bench.result import Failure, Result, encode_result, write_result
+from bench.rounds import Contender, run_rounds, show_progress
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     engine = EngineAlone(plan, environ, _bandwidth_bytes(args, settings))
     contenders = _ours(args, plan, environ, engine) + _peers(args, plan, settings, python)
     environment = look_around()
-    rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), _progress)  # noqa: S311  (an order)
+    rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
     result = Result(
         benchmark="engine",
         arguments=tuple(sys.argv[1:]),
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         rounds=tuple(rounds),
         failures=tuple(failures),
         summary=summaries(rounds),
-        ratios=ratios(rounds, plan.clients),
+        ratios=ratios(rounds, comparisons(plan.clients)),
         profile=None,
     )
     _keep(result, args.out)
@@ -84,35 +85,8 @@ def _keep(result: Result, out: Path | None) -> None:
         write_result(result, out)
 
 
-def run_rounds(
-    contenders: Sequence[Contender], num_rounds: int, rng: random.Random, progress: Callable[[str], None]
-) -> tuple[list[RoundResult], list[Failure]]:
-    """Each contender once a round, in a new random order; one that fails does not stop the others."""
-    rounds, failures = [], []
-    for number in range(num_rounds):
-        for contender in rng.sample(contenders, k=len(contenders)):
-            progress(f"round {number + 1} of {num_rounds}: {contender.name}")
-            load = os.getloadavg()[0]
-            try:
-                measured = contender.measure(number)
-            except BenchError as error:
-                progress(str(error))
-                failures.append(Failure(round_number=number, contender=contender.name, error=str(error)))
-                continue
-            rounds.append(
-                RoundResult(
-                    round_number=number,
-                    contender=contender.name,
-                    load_average_1=load,
-                    metrics=measured.metrics,
-                    details=measured.details,
-                )
-            )
-    return rounds, failures
-
-
 def _profile(engine: EngineAlone, failures: list[Failure]) -> dict[str, object] | None:
-    _progress("profile")
+    show_progress("profile")
     try:
         profile: dict[str, object] = engine.profile().details["profile"]
     except BenchError as error:
@@ -171,8 +145,3 @@ def _peers(args: argparse.Namespace, plan: Plan, settings: Settings, python: Pat
         "llama-cpp": lambda: LlamaCpp(plan, python, gguf_of(settings, args.gguf)),
     }
     return [makers[peer]() for peer in dict.fromkeys(args.peer)]
-
-
-def _progress(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

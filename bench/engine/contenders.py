@@ -5,37 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from bench.children import OWN_MODULE, ServerChild, free_port, own_environment, run_script
 from bench.client import Endpoint
 from bench.engine.memory import process_memory
-from bench.engine.plan import InProcessSpec, Measurement, Plan
+from bench.engine.plan import InProcessSpec, Plan
 from bench.engine.serving import measure_server
+from bench.rounds import Measurement
 from handler.engine.snapshot import open_snapshot
 from handler.engine.tokenizer import Tokenizer
 
 _START_S = 300.0
 _SCRIPT_S = 900.0
-
-
-class Contender(Protocol):
-    """Somebody who is started, measured alone on the machine, and ended, in every round."""
-
-    @property
-    def name(self) -> str:
-        """As results call it."""
-        ...
-
-    def measure(self, round_number: int) -> Measurement:
-        """One round.
-
-        Raises:
-            BenchError: it could not be measured.
-        """
-        ...
 
 
 class EngineAlone:

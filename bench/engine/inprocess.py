@@ -17,8 +17,9 @@ import torch
 from bench.engine.bandwidth import measure_bandwidth
 from bench.engine.driver import first_token, running
 from bench.engine.memory import kv_bytes, process_memory, weight_bytes
-from bench.engine.plan import InProcessSpec, Measurement
+from bench.engine.plan import InProcessSpec
 from bench.engine.profile import profile_steps
+from bench.rounds import Measurement
 from bench.workload import long_tokens, story_prompt
 from handler.__main__ import read_environment
 from handler.boot import BootTimeline

@@ -16,8 +16,9 @@ import msgspec
 import bench.peers
 from bench.children import ServerChild, free_port, run_script
 from bench.client import Endpoint
-from bench.engine.plan import Measurement, Plan
+from bench.engine.plan import Plan
 from bench.engine.serving import measure_server
+from bench.rounds import Measurement
 from bench.workload import long_text, story_prompt
 from handler.engine.tokenizer import Tokenizer
 from handler.errors import ConfigurationError

@@ -1,8 +1,6 @@
-"""What a run of the engine benchmark does, as it crosses into the child processes, and what comes back."""
+"""What a run of the engine benchmark does, as it crosses into the child processes."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -43,15 +41,3 @@ class InProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     round_number: int
     with_profile: bool
     bandwidth_bytes: int
-
-
-class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """What one contender showed in one round.
-
-    Attributes:
-        metrics: figures by name; the name ends in the unit, and in @N where N clients or sequences were at work.
-        details: raw samples and facts behind them.
-    """
-
-    metrics: dict[str, float]
-    details: dict[str, Any] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.client import Endpoint, StreamSample
 from bench.closed_loop import LoopSample, run_closed_loop
-from bench.engine.plan import Measurement, Plan
+from bench.engine.plan import Plan
+from bench.rounds import Measurement
 from bench.stats import percentile
 from bench.workload import Encoder, long_text, story_prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
             return bare
         case "pilotlight":
             sink = LogSink(Spool(settings.spool_dir), None if spec.database == "none" else spec.database)
-            return create_app(settings, _engine(snapshot, spec), sink, BootTimeline())
+            engine = _engine(snapshot, spec)
+            return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: gc.freeze())  # as `serve` does
         case "fastapi":
             from bench.http.fastapi_streams import streaming_app  # noqa: PLC0415
 

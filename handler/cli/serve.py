@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import math
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     address = listener_address(listener)
 
     def on_ready(service: Service) -> None:
+        gc.freeze()  # what the boot has made stays for good: no collection needs to walk through all of it again
         if service.boot_error is not None:
             server.should_exit = True
         elif not service.admission.is_stopping:
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     try:
         server.run(sockets=[listener])
     finally:
+        gc.unfreeze()
         if embedded is not None:
             embedded.stop()
     if service.boot_error is None:

@@ -61,8 +61,8 @@ class ChatFormat:
         """A conversation is one prompt."""
         return request.n or 1, "n"
 
-    def is_plain(self, request: ChatCompletionRequest) -> bool:
-        """Neither tools nor a grammar."""
+    def is_light(self, request: ChatCompletionRequest) -> bool:
+        """Nothing is compiled, and no tools are described."""
         return not request.tools and grammar_spec(request, request.response_format) is None
 
     def plan(self, request: ChatCompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:

@@ -98,11 +98,11 @@ class Format(Protocol, Generic[RequestT]):
     def count_sequences(self, request: RequestT) -> tuple[int, str]:
         """How many sequences it makes, without tokenizing, and the field that asks for them."""
 
-    def is_plain(self, request: RequestT) -> bool:
-        """Whether planning it is no more than rendering and tokenizing: nothing to compile, no tools to describe."""
-
     def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
-        """Templates, tokens and the checks that need the model. Runs in the thread pool."""
+        """Templates, tokens and the checks that need the model. Runs in the thread pool, or on the loop if light."""
+
+    def is_light(self, request: RequestT) -> bool:
+        """Whether a small request's plan is template and tokens only, with nothing to compile that takes long."""
 
     def answer(self, request: RequestT, plan: Plan, head: Head, generation: Generation, model: LoadedModel) -> Answer:
         """The writer of this request's answer."""

@@ -45,8 +45,8 @@ class TextFormat:
             return num_prompts * each, "prompt"
         return each, "n" if each == (request.n or 1) else "best_of"
 
-    def is_plain(self, request: CompletionRequest) -> bool:
-        """No grammar."""
+    def is_light(self, request: CompletionRequest) -> bool:
+        """Nothing is compiled."""
         return grammar_spec(request, None) is None
 
     def plan(self, request: CompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:

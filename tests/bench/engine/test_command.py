@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 import bench.cli
-from bench.engine.command import run_rounds
-from bench.engine.plan import Measurement
 from bench.errors import BenchError
 from bench.models import random_model
 from bench.result import Result
+from bench.rounds import Measurement, run_rounds
 from handler.__main__ import main
 
 SMALL = ["--clients", "1,2", "--tokens", "8", "--requests", "1", "--prompt-tokens", "300", "--bandwidth-mib", "8"]

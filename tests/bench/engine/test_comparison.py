@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engine.comparison import ratios, summaries
+from bench.comparison import ratios, summaries
+from bench.engine.comparison import comparisons
 from bench.result import RoundResult
 
 RATES = st.lists(st.floats(1.0, 1000.0), min_size=1, max_size=5)
@@ -26,7 +27,7 @@ def test_a_ratio_is_taken_within_a_round(rates: list[float], faster: float) -> N
             round_of(number, "pilotlight", tokens_per_s_at_8=rate * faster),
         )
     ]
-    (ratio,) = ratios(rounds, [8])
+    (ratio,) = ratios(rounds, comparisons([8]))
     assert ratio.summary.num_samples == len(rates)
     assert ratio.summary.low == pytest.approx(faster)
     assert ratio.summary.high == pytest.approx(faster)
@@ -38,7 +39,7 @@ def test_rounds_in_which_one_side_failed_do_not_count() -> None:
         round_of(1, "pilotlight", long_ttft_ms=100.0, repeated_ttft_ms=10.0),
         round_of(1, "llama-cpp", long_ttft_ms=400.0),
     ]
-    by_name = {ratio.denominator: ratio.summary for ratio in ratios(rounds, [1])}
+    by_name = {ratio.denominator: ratio.summary for ratio in ratios(rounds, comparisons([1]))}
     assert by_name["llama-cpp long_ttft_ms"].median == 0.25
     assert by_name["llama-cpp long_ttft_ms"].num_samples == 1
     assert by_name["pilotlight long_ttft_ms"].median == pytest.approx(0.075)
