@@ -22,8 +22,9 @@ from starlette.staticfiles import StaticFiles
 from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
-from handler.errors import EngineError, PilotlightError
+from handler.errors import EngineError, NotStoredError, PilotlightError
 from handler.formats.chat import ChatFormat
+from handler.formats.responses import ResponsesFormat
 from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
@@ -110,6 +111,12 @@ def _routes(service: Service) -> list[BaseRoute]:
         service.check_model_name(request.path_params["model"])
         return Response(encode_json(await _model(service)), media_type="application/json")
 
+    async def stored_response(request: Request) -> Response:
+        raise NotStoredError(
+            f"The response {request.path_params['id']!r} is not stored here, nor is any other: "
+            "send the conversation's earlier items in `input`"
+        )
+
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
@@ -119,6 +126,10 @@ def _routes(service: Service) -> list[BaseRoute]:
     api = [
         Route("/chat/completions", CompletionEndpoint(service, ChatFormat()), methods=["POST"]),
         Route("/completions", CompletionEndpoint(service, TextFormat()), methods=["POST"]),
+        Route("/responses", CompletionEndpoint(service, ResponsesFormat()), methods=["POST"]),
+        Route("/responses/{id}", stored_response, methods=["GET", "DELETE"]),
+        Route("/responses/{id}/cancel", stored_response, methods=["POST"]),
+        Route("/responses/{id}/input_items", stored_response),
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]

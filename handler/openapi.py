@@ -13,6 +13,8 @@ from handler.http_errors import ERROR_TABLE
 from handler.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from handler.schema.errors import ErrorBody
 from handler.schema.models import Model, ModelList
+from handler.schema.response import Response
+from handler.schema.responses import ResponseRequest
 from handler.schema.text import Completion, CompletionRequest
 
 _TYPES = (
@@ -21,6 +23,8 @@ _TYPES = (
     ChatCompletionChunk,
     CompletionRequest,
     Completion,
+    ResponseRequest,
+    Response,
     ModelList,
     ErrorBody,
 )
@@ -63,6 +67,7 @@ def describe_api(*, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": _completion("Complete a conversation", "Chat", ChatCompletionChunk)},
             "/v1/completions": {"post": _completion("Complete a text", "", Completion)},
+            "/v1/responses": {"post": _response()},
             "/v1/models": {"get": _get("List the served model", {"200": _content(_ref(ModelList)), **_errors(401)})},
             "/v1/models/{model}": {"get": _model()},
             "/health": {"get": _get("Whether the process is alive", _statuses("alive", "dead or hung"))},
@@ -84,14 +89,23 @@ def describe_api(*, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
 
 
 def _completion(summary: str, kind: str, chunk: type[msgspec.Struct]) -> dict[str, Any]:
-    answer = _content(f"#/components/schemas/{kind}Completion")
-    answer["content"]["text/event-stream"] = {
-        "schema": {
-            "type": "string",
-            "description": f"Events `data: {chunk.__name__}`, the last one `data: [DONE]`",
-        }
-    }
-    request = _content(f"#/components/schemas/{kind}CompletionRequest") | {"required": True}
+    stream = f"Events `data: {chunk.__name__}`, the last one `data: [DONE]`"
+    schemas = "#/components/schemas"
+    return _generation(summary, f"{schemas}/{kind}CompletionRequest", f"{schemas}/{kind}Completion", stream)
+
+
+def _response() -> dict[str, Any]:
+    stream = (
+        "Events as OpenAI's Responses API has them, from `response.created` to `response.completed`, "
+        "`response.incomplete` or `response.failed`, each with its `sequence_number`"
+    )
+    return _generation("Answer a conversation in items", _ref(ResponseRequest), _ref(Response), stream)
+
+
+def _generation(summary: str, request_ref: str, answer_ref: str, stream: str) -> dict[str, Any]:
+    answer = _content(answer_ref)
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string", "description": stream}}
+    request = _content(request_ref) | {"required": True}
     del request["description"]
     statuses = sorted({entry.status for entry in ERROR_TABLE.values()})
     return {"summary": summary, "requestBody": request, "responses": {"200": answer, **_errors(*statuses)}}

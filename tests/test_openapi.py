@@ -73,7 +73,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
 KEYWORDS = {
     "$ref", "type", "properties", "required", "additionalProperties", "title", "description", "default", "enum",
     "anyOf", "items", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
-    "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
+    "pattern", "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
@@ -142,7 +142,7 @@ def test_limits_are_the_decoders(raw: dict[str, Any]) -> None:
 
 def test_every_error_status_of_a_completion_is_described(raw: dict[str, Any]) -> None:
     statuses = {str(entry.status) for entry in ERROR_TABLE.values()}
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         responses = raw["paths"][path]["post"]["responses"]
         assert set(responses) == {"200", *statuses}
         for status in statuses:

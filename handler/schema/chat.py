@@ -9,11 +9,11 @@ from msgspec import Meta
 
 from handler.schema.errors import ErrorDetail
 from handler.schema.messages import ChatMessage
-from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
+from handler.schema.sampling import MAX_TOP_LOGPROBS, CompletionFields
 from handler.schema.usage import FinishReason, Usage
 
 
-class ChatCompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChatCompletionRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]

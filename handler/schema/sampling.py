@@ -31,10 +31,9 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields that chat and text completions share."""
+    """Fields that all requests that generate share."""
 
     model: Annotated[str, Meta(max_length=MAX_NAME_LENGTH, description="The served model, as /v1/models lists it.")]
-    max_tokens: Annotated[int, Meta(ge=1, description="Tokens to generate at most.")] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, description="0 takes the likeliest token.")] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, description="0 and -1 keep all tokens.")] | None = None
@@ -48,10 +47,16 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_token_ids: list[TokenId] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="No end before that many tokens.")] | None = None
     ignore_eos: bool = False
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = None
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16, description="Kept in the log.")] | None
     ) = None
+
+
+class CompletionFields(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fields that chat and text completions share beside those."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="Tokens to generate at most.")] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
+    stream_options: StreamOptions | None = None

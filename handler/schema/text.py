@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Meta
 
 from handler.schema.errors import ErrorDetail
-from handler.schema.sampling import MAX_CHOICES, MAX_TOP_LOGPROBS, SamplingFields, TokenId
+from handler.schema.sampling import MAX_CHOICES, MAX_TOP_LOGPROBS, CompletionFields, TokenId
 from handler.schema.usage import FinishReason, Usage
 
 
-class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CompletionRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/completions. The prompt is a text, tokens, or a list of either."""
 
     prompt: Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=MAX_CHOICES * 1024)] | str
