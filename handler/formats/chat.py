@@ -49,7 +49,7 @@ class ChatFormat:
         return Plan([prompt], factory.build(request, len(prompt)), request.n or 1)
 
     def answer(
-        self, request: ChatCompletionRequest, head: Head, generation: Generation, model: LoadedModel
+        self, request: ChatCompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
     ) -> ChatAnswer:
         """A chat.completion, or its chunks."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage

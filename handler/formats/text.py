@@ -42,7 +42,9 @@ class TextFormat:
         prompts = [factory.check_prompt(tokens, path) for path, tokens in _prompts(request, model.tokenizer)]
         return Plan(prompts, factory.build(request, max(map(len, prompts))), request.n or 1)
 
-    def answer(self, request: CompletionRequest, head: Head, generation: Generation, model: LoadedModel) -> TextAnswer:
+    def answer(
+        self, request: CompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
+    ) -> TextAnswer:
         """A text_completion, or its chunks."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage
         return TextAnswer(head, generation, model.tokenizer, with_usage=with_usage)
