@@ -82,7 +82,7 @@ class Generation:
     ) -> None:
         self.choices = [Choice(index) for index in range(len(prompts) * n)]  # those of a prompt side by side
         self._prompts = prompts
-        self.params = params
+        self._params = params
         self._n = n
         self._trace = trace
         self._metrics = metrics
@@ -96,7 +96,7 @@ class Generation:
         """Hand all sequences to the engine."""
         self._trace.completion_tokens = 0
         for choice in self.choices:
-            params = self.params
+            params = self._params
             if params.seed is not None and choice.index % self._n:
                 # Choices of a seeded request differ from each other, and each is repeatable.
                 params = msgspec.structs.replace(params, seed=params.seed + choice.index % self._n)

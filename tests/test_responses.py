@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,10 +15,14 @@ import pytest
 from openai.types.responses import Response, ResponseOutputMessage, ResponseOutputText, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from handler.engine.snapshot import Snapshot
+from handler.requestlog.record import Status
+from tests.asgi import Application, Exchange
 from tests.server import DEADLINE_S, ServerProcess
 
 MODEL = "smollm2-135m"
 PARIS = "What is the capital of France?"
+EVENT = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
 EXTRA_FIELDS = {
     "store",  # OpenAI sends it, its client's type has forgotten it
     "error",  # of the error event: nested as OpenAI's servers do, beside the flat members of its reference
@@ -50,7 +55,7 @@ def events_of(body: str) -> list[dict[str, Any]]:
         assert match is not None, frame
         event = orjson.loads(match[2])
         assert (event["type"], event["sequence_number"]) == (match[1], number)
-        assert_known(TypeAdapter[ResponseStreamEvent](ResponseStreamEvent).validate_python(event, strict=True))
+        assert_known(EVENT.validate_python(event, strict=True))
         events.append(event)
     return events
 
@@ -380,3 +385,47 @@ def test_nothing_is_stored_and_that_is_said(client: openai.OpenAI) -> None:
             ask(response.id)
         assert caught.value.code == "not_found"
         assert "not stored here" in str(caught.value)
+
+
+SLOW = {"TORCH_DTYPE": "float32", "REQUEST_TIMEOUT": "0.3"}
+"""In int8 the tiny model is through before the time is."""
+
+
+async def test_a_stream_that_takes_too_long_fails_as_the_client_knows_it(tiny_served: Snapshot, tmp_path: Path) -> None:
+    async with Application(tiny_served, tmp_path, SLOW) as application:
+        body = asking(model=tiny_served.name, stream=True)
+        exchange = Exchange(application, "/v1/responses", body | {"ignore_eos": True})
+        await exchange.done()
+        assert exchange.is_complete
+        *_, error, failed = events_of(exchange.body.decode())
+        assert (error["type"], error["code"], error["error"]["type"]) == ("error", "server_error", "timeout_error")
+        assert failed["type"] == "response.failed"
+        assert failed["response"]["error"] == {"code": "server_error", "message": error["message"]}
+        (record,) = application.records()
+        assert (record.status, record.error_type) == (Status.TIMEOUT, "DeadlineExceededError")
+
+        async with openai.AsyncOpenAI(
+            base_url="http://test/v1", api_key="none", http_client=application.client
+        ) as client:
+            with pytest.raises(openai.APIError, match="took longer"):
+                async for _ in await client.responses.create(**body, extra_body={"ignore_eos": True}):
+                    pass
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_response_becomes_a_row(stream: bool, tiny_served: Snapshot, tmp_path: Path) -> None:
+    body = asking(
+        model=tiny_served.name, instructions="Be short.", max_output_tokens=3, stream=stream, metadata={"team": "a"},
+        input=[{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
+    )  # fmt: skip
+    async with Application(tiny_served, tmp_path, {"LOG_PROMPTS": "1"}) as application:
+        answer = await application.client.post("/v1/responses", json=body)
+        (record,) = application.records()
+    assert (record.endpoint, record.status, record.http_status) == ("/v1/responses", Status.SUCCESS, 200)
+    assert (record.stream, record.finish_reason, record.completion_tokens) == (stream, "length", 3)
+    assert record.metadata == {"team": "a"}
+    assert f"resp_{record.request_id}" in answer.text
+    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+    assert record.prompt == {"instructions": "Be short.", "input": [message]}
+    text = events_of(answer.text)[-1]["response"] if stream else answer.json()
+    assert record.completion == text["output"][0]["content"][0]["text"]

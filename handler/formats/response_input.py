@@ -1,10 +1,13 @@
-"""From the items of a request to the messages that chat templates know."""
+"""From a Responses request to a conversation: items become messages, flat tools become functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
+from handler.conversation.conversation import Conversation, Tool, ToolChoice
 from handler.errors import InvalidRequestError
 from handler.schema.response_items import (
     FunctionCallItem,
@@ -13,46 +16,102 @@ from handler.schema.response_items import (
     InputText,
     MessageItem,
     MessagePart,
+    ResponseToolChoiceAllowed,
+    ResponseToolChoiceFunction,
 )
 from handler.schema.responses import ResponseRequest
 
 Message = dict[str, Any]
 
 
-def messages_of(request: ResponseRequest) -> list[Message]:
-    """The conversation: instructions first, the calls of one turn in one message.
+def conversation_of(request: ResponseRequest) -> Conversation:
+    """What the request asks of a model that talks.
 
     Raises:
-        InvalidRequestError: a call without an output, or an output without a call.
+        InvalidRequestError: a call without an output, or an output without a call; arguments that are no JSON object;
+            a choice of a tool that the request does not declare.
     """
-    messages = [] if request.instructions is None else [{"role": "system", "content": request.instructions}]
-    if isinstance(request.input, str):
-        return [*messages, {"role": "user", "content": request.input}]
-    _check_calls(request.input)
-    names: dict[str, str] = {}
-    for item in request.input:
+    return Conversation(
+        messages=[*_instructions(request), *_messages(request.input)],
+        messages_param="input",
+        tools=_tools(request),
+        tool_choice=_tool_choice(request),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+    )
+
+
+def _instructions(request: ResponseRequest) -> list[Message]:
+    return [] if request.instructions is None else [{"role": "system", "content": request.instructions}]
+
+
+def _messages(items: str | list[InputItem]) -> list[Message]:
+    """Messages in order; the calls of one turn and the text before them are one message."""
+    if isinstance(items, str):
+        return [{"role": "user", "content": items}]
+    _check_calls(items)
+    messages: list[Message] = []
+    for index, item in enumerate(items):
         if isinstance(item, MessageItem):
-            # The schema's `developer` is what `system` is called for newer models; templates know `system`.
+            # Newer models know `system` as `developer`; templates know `system`.
             role = "system" if item.role == "developer" else item.role
             messages.append({"role": role, "content": _text(item.content)})
         elif isinstance(item, FunctionCallItem):
-            names[item.call_id] = item.name
-            _assistant(messages).setdefault("tool_calls", []).append(_tool_call(item))
+            if not messages or messages[-1]["role"] != "assistant":
+                messages.append({"role": "assistant", "content": ""})
+            messages[-1].setdefault("tool_calls", []).append(_tool_call(item, f"input[{index}].arguments"))
         else:
-            name, output = names[item.call_id], _text(item.output)
-            messages.append({"role": "tool", "tool_call_id": item.call_id, "name": name, "content": output})
+            messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)})
     return messages
 
 
-def _assistant(messages: list[Message]) -> Message:
-    """The assistant's message that a call belongs to: the last one, or a new one."""
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": None})
-    return messages[-1]
+def _tool_call(item: FunctionCallItem, path: str) -> dict[str, Any]:
+    try:
+        arguments = msgspec.json.decode(item.arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"{path}: not a JSON object: {error}", path) from error
+    return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": arguments}}
 
 
-def _tool_call(item: FunctionCallItem) -> dict[str, Any]:
-    return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
+def _tools(request: ResponseRequest) -> tuple[Tool, ...]:
+    """The functions that may be called, under names that are theirs alone."""
+    tools = [
+        Tool(
+            name=tool.name,
+            description=tool.description,
+            parameters=tool.parameters,
+            strict=tool.strict is not False,
+            param=f"tools[{index}].parameters",
+        )
+        for index, tool in enumerate(request.tools or ())
+    ]
+    names = [tool.name for tool in tools]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            path = f"tools[{index}].name"
+            raise InvalidRequestError(f"{path}: an earlier tool is called {name!r} already", path)
+    choice = request.tool_choice
+    if not isinstance(choice, ResponseToolChoiceAllowed):
+        return tuple(tools)
+    for index, allowed in enumerate(choice.tools):
+        _check_declared(allowed.name, names, f"tool_choice.tools[{index}].name")
+    return tuple(tool for tool in tools if tool.name in {allowed.name for allowed in choice.tools})
+
+
+def _tool_choice(request: ResponseRequest) -> ToolChoice:
+    choice = request.tool_choice or "auto"
+    if isinstance(choice, ResponseToolChoiceAllowed):
+        return ToolChoice(choice.mode)
+    if isinstance(choice, ResponseToolChoiceFunction):
+        _check_declared(choice.name, [tool.name for tool in request.tools or ()], "tool_choice.name")
+        return ToolChoice("named", choice.name)
+    if choice == "required" and not request.tools:
+        raise InvalidRequestError("tool_choice: 'required' needs tools", "tool_choice")
+    return ToolChoice(choice)
+
+
+def _check_declared(name: str, names: Sequence[str], path: str) -> None:
+    if name not in names:
+        raise InvalidRequestError(f"{path}: {name!r} is not among tools", path)
 
 
 def _text(content: str | Sequence[MessagePart | InputText]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from handler.conversation.output import CallArguments, CallEnd, CallStart, OutputDelta, TextDelta
 from handler.formats.response_events import ResponseEvents
 from handler.schema.chat import ContentLogprob
 from handler.schema.response import OutputFunctionCall, OutputItem, OutputMessage, OutputText
@@ -30,9 +31,8 @@ class OpenMessage:
 class OpenCall:
     """A function call that is being generated."""
 
-    def __init__(self, item_id: str, index: int, call_id: str, name: str) -> None:
+    def __init__(self, item_id: str, call_id: str, name: str) -> None:
         self.id = item_id
-        self.index = index
         self._call_id = call_id
         self._name = name
         self._arguments: list[str] = []
@@ -50,9 +50,9 @@ class OpenCall:
 
 
 class ResponseOutput:
-    """Turns text and calls into items. One item is open at a time; the next one or `close` ends it.
+    """Turns what a completion means into items. One item is open at a time; the next one or `close` ends it.
 
-    Every method returns the events of what it changed.
+    Methods return the events of what they changed.
     """
 
     def __init__(self, request_id: str, events: ResponseEvents) -> None:
@@ -61,38 +61,45 @@ class ResponseOutput:
         self._done: list[OutputItem] = []
         self._open: OpenMessage | OpenCall | None = None
 
-    def text(self, text: str, logprobs: list[ContentLogprob] | None) -> bytes:
-        """More text, in the open message or a new one."""
-        item, frames = self._open, b""
-        if not isinstance(item, OpenMessage):
-            item = OpenMessage(self._new_id("msg"))
-            frames = self._begin(item)
-        item.add(text, logprobs)
-        return frames + self._events.text_delta(text, logprobs) if text else frames
-
-    def call(self, index: int, call_id: str | None, name: str | None, arguments: str) -> bytes:
-        """More of call `index`, whose first piece brings its id and name."""
-        item, frames = self._open, b""
-        if not isinstance(item, OpenCall) or item.index != index:
-            assert call_id is not None, "a call's first piece names it"
-            assert name is not None, "a call's first piece names it"
-            item = OpenCall(self._new_id("fc"), index, call_id, name)
-            frames = self._begin(item)
-        if not arguments:
-            return frames
-        item.add(arguments)
-        return frames + self._events.arguments_delta(arguments)
+    def add(self, delta: OutputDelta, logprobs: list[ContentLogprob] | None) -> bytes:
+        """What came next; `logprobs` are of the tokens behind a text."""
+        match delta:
+            case TextDelta(text):
+                return self._text(text, logprobs)
+            case CallStart(_, call_id, name):
+                return self._begin(OpenCall(self._new_id("fc"), call_id, name))
+            case CallArguments(_, arguments):
+                assert isinstance(self._open, OpenCall), "calls come one after the other"
+                self._open.add(arguments)
+                return self._events.arguments_delta(arguments)
+            case CallEnd():
+                return self._end("completed")
 
     def close(self, status: ItemStatus, logprobs: list[ContentLogprob] | None) -> bytes:
-        """The output has ended. Where nothing came it is an empty message; `logprobs` are of tokens without text."""
+        """The output has ended. Where nothing came it is an empty message; `logprobs` are of tokens without text.
+
+        A call that is still open was cut off.
+        """
+        if isinstance(self._open, OpenCall):
+            return self._end("incomplete")
         frames = b""
-        if isinstance(self._open, OpenMessage) or not (self._open or self._done):
-            frames = self.text("", logprobs)
+        if self._open is None and not self._done:
+            frames = self._begin(OpenMessage(self._new_id("msg")))
+        if isinstance(self._open, OpenMessage):
+            self._open.add("", logprobs)
         return frames + self._end(status)
 
     def items(self) -> list[OutputItem]:
         """What there is; an item that never ended is incomplete."""
         return [*self._done, *([] if self._open is None else [self._open.item("incomplete")])]
+
+    def _text(self, text: str, logprobs: list[ContentLogprob] | None) -> bytes:
+        item, frames = self._open, b""
+        if not isinstance(item, OpenMessage):
+            item = OpenMessage(self._new_id("msg"))
+            frames = self._begin(item)
+        item.add(text, logprobs)
+        return frames + self._events.text_delta(text, logprobs)
 
     def _begin(self, item: OpenMessage | OpenCall) -> bytes:
         frames = self._end("completed")

@@ -1,7 +1,8 @@
 """POST /v1/responses: the items of a conversation as they come in, and what may call a tool.
 
-Items that an answer gave can be sent back as they came. A field that is null here in OpenAI's own answers has only that
-value. Kinds of items, parts and tools that OpenAI has and we have not are refused with a reason in `response_refusals`.
+Items that an answer gave can be sent back as they came, and are logged so. A field that is null here in OpenAI's own
+answers has only that value. Kinds of items, parts and tools that OpenAI has and we have not are refused with a reason
+in `response_refusals`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ NAME_PATTERN = r"^[a-zA-Z0-9_-]+$(?!\n)"
 FunctionName = Annotated[str, Meta(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 
 
-class InputText(msgspec.Struct, frozen=True, tag_field="type", tag="input_text", forbid_unknown_fields=True):
+class InputText(
+    msgspec.Struct, frozen=True, tag_field="type", tag="input_text", forbid_unknown_fields=True, omit_defaults=True
+):
     """A text part of a message, or of what a function returned."""
 
     text: str
     prompt_cache_breakpoint: None = None
 
 
-class OutputTextInput(msgspec.Struct, frozen=True, tag_field="type", tag="output_text", forbid_unknown_fields=True):
+class OutputTextInput(
+    msgspec.Struct, frozen=True, tag_field="type", tag="output_text", forbid_unknown_fields=True, omit_defaults=True
+):
     """A text part of an answer that is sent back."""
 
     text: str
@@ -31,7 +36,9 @@ class OutputTextInput(msgspec.Struct, frozen=True, tag_field="type", tag="output
     logprobs: list[dict[str, Any]] | None = None  # what an earlier answer reported; the model never sees it
 
 
-class RefusalInput(msgspec.Struct, frozen=True, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+class RefusalInput(
+    msgspec.Struct, frozen=True, tag_field="type", tag="refusal", forbid_unknown_fields=True, omit_defaults=True
+):
     """What a model said instead of an answer."""
 
     refusal: str
@@ -46,7 +53,13 @@ MessagePart: TypeAlias = InputText | OutputTextInput | RefusalInput
 
 
 class MessageItem(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="message",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """A message. Its `type` may be left out."""
 
@@ -65,6 +78,7 @@ class FunctionCallItem(
     tag="function_call",
     forbid_unknown_fields=True,
     rename={"is_async": "async"},
+    omit_defaults=True,
 ):
     """A function that the model called."""
 
@@ -79,7 +93,13 @@ class FunctionCallItem(
 
 
 class FunctionCallOutputItem(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call_output", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="function_call_output",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What a called function returned."""
 
