@@ -72,7 +72,7 @@ class ResponsesAnswer:
         """What text means for the output."""
         if self._parser is not None:
             return self._add(choice, self._parser.push(text))
-        return self._add(choice, [TextDelta(text)] if text else [])
+        return self._output.add(TextDelta(text), self._logprobs(choice)) if text else b""
 
     def _close(self, choice: Choice) -> bytes:
         frames = b"" if self._parser is None else self._add(choice, self._parser.finish())
