@@ -154,6 +154,12 @@ async def test_a_call_that_is_cut() -> None:
     check_recorded("call_incomplete.sse", await stream(list(CALLS)[1:3], FinishReason.LENGTH, CALLS, tools=[WEATHER]))
 
 
+async def test_a_call_that_a_stop_string_cuts_is_not_complete() -> None:
+    last = orjson.loads((await stream(list(CALLS)[1:3], FinishReason.STOP, CALLS)).split(b"\ndata: ")[-1])["response"]
+    assert last["status"] == "completed"
+    assert [item["status"] for item in last["output"]] == ["incomplete"]
+
+
 async def test_an_error_in_mid_stream() -> None:
     answer, generation = begin(["Hel"], None, None, {})
     frames = answer.opening() + answer.event(*await anext(generation.events()))
