@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from handler.engine.grammar import Grammar
 from handler.engine.lookup import PromptLookup
 from handler.errors import EngineError
 
@@ -44,6 +45,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
+        grammar: what the completion must match, None for anything.
     """
 
     max_tokens: int
@@ -61,6 +63,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
     @property
     def needs_history(self) -> bool:
@@ -75,6 +78,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             or bool(self.logit_bias)
             or self.min_tokens > 0
             or self.logprobs is not None
+            or self.grammar is not None
         )
 
 
