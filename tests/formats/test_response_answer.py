@@ -16,8 +16,9 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from handler.conversation.output import CallArguments, CallEnd, CallStart, OutputDelta, TextDelta
+from handler.conversation.call_parser import CallParser
 from handler.engine.engine import Handle
+from handler.engine.tool_syntax import ToolSyntax
 from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
 from handler.errors import DeadlineExceededError
 from handler.formats.format import Head, Plan
@@ -38,21 +39,6 @@ WEATHER = {
 }
 
 
-class ScriptedParser:
-    """Understands each piece of text as the test says, so that the events do not depend on a model's tool format."""
-
-    stops_for_calls = True
-
-    def __init__(self, script: dict[str, list[OutputDelta]]) -> None:
-        self._script = script
-
-    def push(self, text: str) -> list[OutputDelta]:
-        return self._script[text]
-
-    def finish(self) -> list[OutputDelta]:
-        return []
-
-
 class ScriptedEngine:
     """Yields each text as one token."""
 
@@ -68,17 +54,20 @@ class ScriptedEngine:
         return Handle.__new__(Handle)  # nothing is cancelled here
 
 
+def _hermes() -> CallParser:
+    return CallParser(ToolSyntax.HERMES, frozenset({"get_weather"}))
+
+
 def begin(
     texts: Sequence[str],
     finish_reason: FinishReason | None,
-    script: dict[str, list[OutputDelta]] | None,
     fields: dict[str, Any],
 ) -> tuple[ResponsesAnswer, Generation]:
     """The answer to a request, and the generation that it writes about."""
     form = ResponsesFormat()
     request = form.decode(orjson.dumps({"model": "tiny", "input": "hello", "metadata": {"a": "b"}} | fields))
     params = SamplingParams(max_tokens=9, temperature=0.5)
-    plan = Plan([PROMPT], params, 1, None if script is None else lambda: ScriptedParser(script))
+    plan = Plan([PROMPT], params, 1, _hermes if "tools" in fields else None)
     trace = RequestTrace("r1", "/v1/responses", cold_start=False)
     generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"))
     model: Any = SimpleNamespace(tokenizer=None)  # only log probabilities need it
@@ -86,29 +75,24 @@ def begin(
     return form.answer(request, plan, Head("r1", 1_700_000_000, "tiny"), generation, model), generation
 
 
-async def stream(
-    texts: Sequence[str],
-    finish_reason: FinishReason,
-    script: dict[str, list[OutputDelta]] | None = None,
-    **fields: Any,
-) -> bytes:
-    answer, generation = begin(texts, finish_reason, script, fields)
+async def stream(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
+    answer, generation = begin(texts, finish_reason, fields)
     frames = [answer.opening()]
     frames += [answer.event(choice, event) async for choice, event in generation.events()]
     return b"".join([*frames, answer.closing()])
 
 
-async def whole(
-    texts: Sequence[str], finish_reason: FinishReason, script: dict[str, list[OutputDelta]] | None = None
-) -> bytes:
-    answer, generation = begin(texts, finish_reason, script, {})
+async def whole(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
+    answer, generation = begin(texts, finish_reason, fields)
     async for _ in generation.events():
         pass
     return answer.whole()
 
 
 def check_recorded(name: str, frames: bytes) -> None:
-    """The stream is the recorded one, but for the second in which it ended."""
+    """The stream is the recorded one, but for the second in which it ended and the random ids of its calls."""
+    for number, call_id in enumerate(dict.fromkeys(re.findall(rb"call_[0-9a-f]{24}", frames))):
+        frames = frames.replace(call_id, b"call_%d" % number)
     frames = re.sub(rb'"completed_at":\d+', b'"completed_at":1700000001', frames)
     for frame in frames.removesuffix(b"\n\n").split(b"\n\n"):
         event = orjson.loads(frame.split(b"\ndata: ", 1)[1])
@@ -120,18 +104,14 @@ def check_recorded(name: str, frames: bytes) -> None:
     assert frames.decode() == path.read_text(encoding="utf-8")
 
 
-CALLS: dict[str, list[OutputDelta]] = {
-    "Let me look.": [TextDelta("Let me look.")],
-    "<call>get_weather": [CallStart(0, "call_1", "get_weather")],
-    '{"city"': [CallArguments(0, '{"city"')],
-    ': "Oslo"}</call><call>get_weather{}': [
-        CallArguments(0, ': "Oslo"}'),
-        CallEnd(0),
-        CallStart(1, "call_2", "get_weather"),
-        CallArguments(1, "{}"),
-    ],
-    "</call>": [CallEnd(1)],
-}
+CALLS = [
+    "Let me",
+    " look.\n",
+    "<tool_call>\n",
+    '{"name": "get_weather", "arguments": {"city"',
+    ': "Oslo"}}\n',
+    '</tool_call>\n<tool_call>{"name": "get_weather", "arguments": {}}</tool_call>',
+]
 
 
 async def test_a_text() -> None:
@@ -147,30 +127,38 @@ async def test_no_text_at_all_is_an_empty_message() -> None:
 
 
 async def test_calls_after_a_text() -> None:
-    check_recorded("calls.sse", await stream(list(CALLS), FinishReason.STOP, CALLS, tools=[WEATHER]))
+    check_recorded("calls.sse", await stream(CALLS, FinishReason.STOP, tools=[WEATHER]))
 
 
 async def test_a_call_that_is_cut() -> None:
-    check_recorded("call_incomplete.sse", await stream(list(CALLS)[1:3], FinishReason.LENGTH, CALLS, tools=[WEATHER]))
+    check_recorded("call_incomplete.sse", await stream(CALLS[2:4], FinishReason.LENGTH, tools=[WEATHER]))
 
 
 async def test_a_call_that_a_stop_string_cuts_is_not_complete() -> None:
-    last = orjson.loads((await stream(list(CALLS)[1:3], FinishReason.STOP, CALLS)).split(b"\ndata: ")[-1])["response"]
+    last = orjson.loads((await stream(CALLS[2:4], FinishReason.STOP, tools=[WEATHER])).split(b"\ndata: ")[-1])[
+        "response"
+    ]
     assert last["status"] == "completed"
     assert [item["status"] for item in last["output"]] == ["incomplete"]
 
 
 async def test_an_error_in_mid_stream() -> None:
-    answer, generation = begin(["Hel"], None, None, {})
+    answer, generation = begin(["Hel"], None, {})
     frames = answer.opening() + answer.event(*await anext(generation.events()))
     check_recorded("failed.sse", frames + answer.failure(DeadlineExceededError("The request took longer than 1 s")))
 
 
 @pytest.mark.parametrize("finish_reason", [FinishReason.STOP, FinishReason.LENGTH])
-async def test_the_whole_answer_is_what_the_last_event_carries(finish_reason: FinishReason) -> None:
-    for texts, script in ((["Hel", "lo"], None), (list(CALLS)[:3], CALLS)):
-        together = None if script is None else {"".join(texts): [delta for text in texts for delta in script[text]]}
-        answer = orjson.loads(await whole(texts, finish_reason, together))
-        last = orjson.loads((await stream(texts, finish_reason, script)).split(b"\ndata: ")[-1])["response"]
-        TypeAdapter(Response).validate_python(answer, strict=True)
-        assert answer | {"completed_at": None} == last | {"completed_at": None}
+@pytest.mark.parametrize(("texts", "tools"), [(["Hel", "lo"], []), (CALLS, [WEATHER]), (CALLS[:4], [WEATHER])])
+async def test_the_whole_answer_is_what_the_last_event_carries(
+    texts: list[str], tools: list[Any], finish_reason: FinishReason
+) -> None:
+    answer = await whole(texts, finish_reason, tools=tools)
+    last = (await stream(texts, finish_reason, tools=tools)).split(b"\ndata: ")[-1]
+    TypeAdapter(Response).validate_python(orjson.loads(answer), strict=True)
+
+    def stable(response: dict[str, Any]) -> dict[str, Any]:
+        calls = {"output": [item | {"call_id": "random"} for item in response["output"]]}
+        return response | calls | {"completed_at": None}
+
+    assert stable(orjson.loads(answer)) == stable(orjson.loads(last)["response"])
