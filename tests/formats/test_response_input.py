@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from handler.conversation.conversation import Conversation, Tool, ToolChoice
 from handler.errors import InvalidRequestError
@@ -122,3 +125,29 @@ def test_what_does_not_fit_together_is_refused(fields: dict[str, Any], param: st
     with pytest.raises(InvalidRequestError, match=reason) as caught:
         read(**fields)
     assert caught.value.param == param
+
+
+FIELDS = st.sampled_from(
+    ["tools", "tool_choice", "reasoning", "text", "stream_options", "service_tier", "store", "truncation", "include"]
+)
+MEMBERS = st.sampled_from(
+    ["type", "role", "content", "output", "call_id", "name", "arguments", "tools", "effort", "mode", "format", "schema"]
+)
+WORDS = st.sampled_from(
+    ["message", "function_call", "function_call_output", "function", "input_text", "output_text", "user", "auto",
+     "allowed_tools", "json_schema", "web_search", "reasoning", "c", "{}"]
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(MEMBERS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@example({"tool_choice": {"type": []}, "tools": [{"type": {}}]}, [{"type": [], "content": [{"type": []}]}])
+@given(st.dictionaries(FIELDS, JSON, max_size=4), JSON)
+def test_whatever_a_body_holds_it_is_a_conversation_or_refused(body: dict[str, Any], items: Any) -> None:
+    try:
+        conversation_of(ResponsesFormat().decode(json.dumps(body | {"model": "tiny", "input": items}).encode()))
+    except InvalidRequestError as error:
+        assert str(error)  # noqa: PT017  (either outcome is good)
