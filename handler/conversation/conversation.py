@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from handler.engine.grammar import GrammarSpec
+
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A function that the model may call.
@@ -57,6 +59,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
         tools: those that may be called; what `allowed_tools` leaves out is not among them.
         tool_choice: how they may be called; without tools it says nothing.
         parallel_tool_calls: whether one answer may have several calls.
+        output: what text must obey; None for any text. A call that is forced leaves no room for text.
+        output_param: where that stands in the request, for errors.
         template: options of the template.
     """
 
@@ -65,4 +69,15 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
+    output: GrammarSpec | None = None
+    output_param: str = "response_format"
     template: TemplateOptions = TemplateOptions()
+
+
+def describe_tool(tool: Tool) -> dict[str, Any]:
+    """A tool as templates take it: as OpenAI's requests describe it."""
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}

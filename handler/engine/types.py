@@ -44,6 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         stop_token_ids: tokens that end the completion, beside the model's own end tokens.
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
+        shown_token_ids: special tokens whose text belongs to the completion's; that of others does not.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
         grammar: what the completion must match, None for anything.
     """
@@ -62,6 +63,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    shown_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     grammar: Grammar | None = None
 
@@ -94,10 +96,11 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class SampledToken(msgspec.Struct, frozen=True):
-    """The choice of one row of logits."""
+    """The choice of one row of logits. With an `error` there was none, and the token means nothing."""
 
     token_id: int
     logprob: TokenLogprob | None = None
+    error: str | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +227,9 @@ class Runner(Protocol):
 
     def launch(self, batch: Batch) -> PendingStep:
         """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
+
+    def clear(self, blocks: list[int]) -> None:
+        """Called with the blocks of a sequence that failed: none of its numbers may reach who gets them next."""
 
     def idle(self) -> None:
         """Called when nothing runs: time for preparations that no request should wait for."""

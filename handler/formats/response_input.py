@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from handler.conversation.conversation import Conversation, Tool, ToolChoice
+from handler.engine.grammar import GrammarSpec
 from handler.errors import InvalidRequestError
 from handler.schema.response_items import (
     FunctionCallItem,
@@ -16,8 +17,11 @@ from handler.schema.response_items import (
     InputText,
     MessageItem,
     MessagePart,
+    ResponseTextConfig,
     ResponseToolChoiceAllowed,
     ResponseToolChoiceFunction,
+    TextFormatObject,
+    TextFormatSchema,
 )
 from handler.schema.responses import ResponseRequest
 
@@ -37,6 +41,8 @@ def conversation_of(request: ResponseRequest) -> Conversation:
         tools=_tools(request),
         tool_choice=_tool_choice(request),
         parallel_tool_calls=request.parallel_tool_calls is not False,
+        output=_output(request.text),
+        output_param="text.format.schema",
     )
 
 
@@ -66,7 +72,7 @@ def _messages(items: str | list[InputItem]) -> list[Message]:
 
 def _tool_call(item: FunctionCallItem, path: str) -> dict[str, Any]:
     try:
-        arguments = msgspec.json.decode(item.arguments, type=dict[str, Any])
+        arguments = msgspec.json.decode(item.arguments or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequestError(f"{path}: not a JSON object: {error}", path) from error
     return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": arguments}}
@@ -107,6 +113,17 @@ def _tool_choice(request: ResponseRequest) -> ToolChoice:
     if choice == "required" and not request.tools:
         raise InvalidRequestError("tool_choice: 'required' needs tools", "tool_choice")
     return ToolChoice(choice)
+
+
+def _output(text: ResponseTextConfig | None) -> GrammarSpec | None:
+    """What the text has to obey: a schema always does, whatever its `strict` says."""
+    match None if text is None else text.format:
+        case TextFormatObject():
+            return GrammarSpec("json_object")
+        case TextFormatSchema(schema=schema):
+            return GrammarSpec("json_schema", msgspec.json.encode(schema).decode())
+        case _:
+            return None
 
 
 def _check_declared(name: str, names: Sequence[str], path: str) -> None:

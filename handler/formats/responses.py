@@ -43,7 +43,10 @@ class ResponsesFormat:
         """Render the template, which writes all special tokens itself, and encode."""
         planned = plan_conversation(conversation_of(request), model)
         prompt = factory.check_prompt(planned.prompt, "input")
-        return Plan([prompt], factory.build(request, len(prompt)), 1, planned.parser)
+        params = msgspec.structs.replace(
+            factory.build(request, len(prompt)), grammar=planned.grammar, shown_token_ids=planned.shown_token_ids
+        )
+        return Plan([prompt], params, 1, planned.parser)
 
     def answer(
         self, request: ResponseRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
