@@ -111,6 +111,7 @@ def test_a_whole_response_is_complete(server: ServerProcess) -> None:
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "prompt_cache_key": None,
+        "prompt_cache_retention": None,
         "reasoning": {"effort": None, "summary": None},
         "safety_identifier": None,
         "service_tier": "default",
@@ -134,6 +135,7 @@ def test_what_was_asked_for_is_repeated_and_null_is_as_good_as_nothing(server: S
         "temperature": 0.5,
         "top_p": 0.9,
         "prompt_cache_key": "key",
+        "prompt_cache_retention": "in_memory",
         "safety_identifier": "user-1",
         "user": "user-2",
         "metadata": {"a": "b"},
@@ -244,6 +246,7 @@ def test_sampling_extensions_work(client: openai.OpenAI) -> None:
     assert text(seed=7) != text(seed=8)
     assert text(top_k=1) == client.responses.create(**asking(max_output_tokens=6)).output_text
     assert "Paris" not in text(top_k=1, stop=[" Paris"])
+    assert text(guided_choice=["Rome", "Oslo"]) in {"Rome", "Oslo"}
 
 
 def test_the_helpers_of_the_client_agree_with_the_whole_answer(client: openai.OpenAI, server: ServerProcess) -> None:
@@ -313,7 +316,12 @@ BUILT_IN = "only functions that the client runs can be called"
         ({"max_tool_calls": 3}, "max_tool_calls", "no built-in tools"),
         ({"moderation": {"model": "m"}}, "moderation", "Nothing is moderated"),
         ({"prompt_cache_options": {"mode": "explicit"}}, "prompt_cache_options", "for no stated time"),
-        ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "for no stated time"),
+        ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "as memory allows"),
+        ({"extra_body": {"guided_choice": ["a"], "structured_outputs": {"regex": "b"}}},
+         "structured_outputs.regex", "cannot be combined"),
+        ({"extra_body": {"guided_choice": ["a"]}, "text": {"format": {"type": "json_object"}}},
+         "guided_choice", "cannot be combined"),
+        ({"extra_body": {"guided_choice": ["a"], "min_tokens": 3}}, "min_tokens", "cannot be combined"),
         ({"extra_body": {"image": {}}}, "image", "text only"),
         ({"extra_body": {"access_programs": {}}}, "access_programs", "no access programs"),
         ({"truncation": "auto"}, "truncation", "read whole or refused"),

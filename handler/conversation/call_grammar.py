@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any
 
+import msgspec
+
 from handler.conversation.conversation import Tool
 from handler.conversation.markers import HERMES_CLOSE, HERMES_OPEN, MISTRAL_ARGUMENTS, MISTRAL_OPEN, PYTHON_TAG
 from handler.engine.grammar import GrammarSpec
@@ -19,6 +21,10 @@ from handler.errors import InvalidRequestError
 _OPEN_ENDED = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"}
 # As models learn to write it. Where more white space is allowed, small ones get lost in it.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MAX_FORCED_CALLS = 16
+"""Small models that must call and may call again do so until something stops them."""
+
+_MORE = f"{{0,{MAX_FORCED_CALLS - 1}}}"
 _ANY_TEXT = r"/(.|\n)*/"
 _TEXT_BUT_JSON = r"/([^{ \t\r\n](.|\n)*)?/"
 
@@ -73,14 +79,15 @@ class CallGrammar:
         if self._at_most_one or self._syntax is ToolSyntax.MISTRAL_LIST:
             return call
         separator = '"\\n" ' if self._syntax is ToolSyntax.HERMES else ""
-        return f"{call} ({separator}{call})*"
+        return f"{call} ({separator}{call}){_MORE}"
 
     def _group(self) -> str:
         """What follows the opening marker: one call, in Mistral's lists all."""
         if self._syntax is ToolSyntax.HERMES:
             return f'"\\n" body "\\n" {self._marker(HERMES_CLOSE)}'
         if self._syntax is ToolSyntax.MISTRAL_LIST:
-            return '/ ?\\[/ body "]"' if self._at_most_one else '/ ?\\[/ body (", " body)* "]"'
+            more = "" if self._at_most_one else f' (", " body){_MORE}'
+            return f'/ ?\\[/ body{more} "]"'
         return "body"
 
     def _bodies(self, *, strict_only: bool) -> list[str]:
@@ -122,7 +129,7 @@ def arguments_schema(tool: Tool) -> str:
 def _with_spacing(schema: Any) -> str:
     if isinstance(schema, dict):
         schema = {"x-guidance": _SPACING} | schema
-    return json.dumps(schema, ensure_ascii=False)
+    return msgspec.json.encode(schema).decode()
 
 
 _ANY_OBJECT = _with_spacing({"type": "object"})
@@ -133,12 +140,15 @@ def _rule(output: GrammarSpec, param: str) -> str:
         case "json_object":
             return f"%json {_ANY_OBJECT}"
         case "json_schema":
-            return f"%json {_with_spacing(json.loads(output.text))}"
+            try:
+                return f"%json {_with_spacing(msgspec.json.decode(output.text))}"
+            except msgspec.DecodeError as error:
+                raise InvalidRequestError(f"{param} is not valid JSON: {error}", param) from error
         case "regex":
             # Not in a class of its own, a slash ends the expression.
             return "/" + re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", output.text, flags=re.DOTALL) + "/"
         case "choice":
-            return " | ".join(_quoted(choice) for choice in json.loads(output.text))
+            return " | ".join(_quoted(choice) for choice in msgspec.json.decode(output.text))
     raise InvalidRequestError(
         f"{param}: a grammar cannot stand beside calls that the model is free to make; "
         'set tool_choice to "none" or "required"',

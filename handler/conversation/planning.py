@@ -24,12 +24,14 @@ class ConversationPlan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prompt: tokens of the rendered template, not yet checked against the model's context.
         grammar: what the completion has to obey.
+        grammar_param: the field that asks for it, for errors.
         shown_token_ids: special tokens whose text the output must have, for they mark tool calls.
         parser: makes the parser of one choice; None where all output is text.
     """
 
     prompt: list[int]
     grammar: Grammar | None = None
+    grammar_param: str = ""
     shown_token_ids: tuple[int, ...] = ()
     parser: ParserFactory | None = None
 
@@ -49,12 +51,13 @@ def plan_conversation(conversation: Conversation, model: LoadedModel) -> Convers
     if not conversation.tools or choice.mode == "none":
         spec = conversation.output
         grammar = None if spec is None else model.grammars.compile(spec, conversation.output_param)
-        return ConversationPlan(prompt=prompt, grammar=grammar)
+        return ConversationPlan(prompt=prompt, grammar=grammar, grammar_param=conversation.output_param)
     syntax = template.tool_syntax or ToolSyntax.HERMES
     markers = (tokenizer.special_token_id(marker) for marker in MARKERS[syntax])
     return ConversationPlan(
         prompt=prompt,
         grammar=_call_grammar(conversation, syntax, model),
+        grammar_param=_asks_for_grammar(conversation),
         shown_token_ids=tuple(token_id for token_id in markers if token_id is not None),
         parser=partial(
             CallParser,
@@ -79,6 +82,15 @@ def _call_grammar(conversation: Conversation, syntax: ToolSyntax, model: LoadedM
     if conversation.output is not None:
         return _compile(grammar.beside(conversation.output, conversation.output_param), strict, model, conversation)
     return _compile(grammar.free(), strict, model) if strict or is_single else None
+
+
+def _asks_for_grammar(conversation: Conversation) -> str:
+    """The field to name where a call's grammar contradicts others."""
+    if conversation.tool_choice.mode != "auto":
+        return "tool_choice"
+    if conversation.output is not None:
+        return conversation.output_param
+    return "tools" if conversation.parallel_tool_calls else "parallel_tool_calls"
 
 
 def _compile(

@@ -38,6 +38,7 @@ from handler.schema.refusals import explain
 from handler.schema.tools import FunctionDelta, GeneratedCall, GeneratedFunction, ToolCallDelta
 from handler.schema.usage import FinishReason as ReportedReason
 from handler.sse import DONE, ChunkFrames, error_event
+from handler.structured import check_compatible
 
 
 class ChatFormat:
@@ -59,11 +60,12 @@ class ChatFormat:
 
     def plan(self, request: ChatCompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Render the template, which writes all special tokens itself, and encode."""
-        planned = plan_conversation(conversation_of(request, None), model)
+        planned = plan_conversation(conversation_of(request), model)
+        if planned.grammar is not None:
+            check_compatible(request, planned.grammar_param)
         prompt = factory.check_prompt(planned.prompt, "messages")
-        params = msgspec.structs.replace(
-            factory.build(request, len(prompt)), grammar=planned.grammar, shown_token_ids=planned.shown_token_ids
-        )
+        params = factory.build(request, len(prompt), planned.grammar)
+        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
         return Plan([prompt], params, request.n or 1, planned.parser)
 
     def answer(

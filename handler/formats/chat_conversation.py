@@ -6,26 +6,28 @@ from collections.abc import Iterable
 
 from handler.conversation.conversation import Conversation, TemplateOptions, Tool, ToolChoice
 from handler.conversation.messages import template_messages
-from handler.engine.grammar import GrammarSpec
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.tools import AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
+from handler.structured import grammar_spec
 
 
-def conversation_of(request: ChatCompletionRequest, output: GrammarSpec | None) -> Conversation:
-    """The conversation, whose text has to obey `output`.
+def conversation_of(request: ChatCompletionRequest) -> Conversation:
+    """What the request asks of a model.
 
     Raises:
         InvalidRequestError: messages that templates cannot have, or a choice of tools that are not there.
     """
     tools = read_tools(request.tools or [])
     choice, tools = _choose(request.tool_choice, tools)
+    output, output_param = grammar_spec(request, request.response_format) or (None, "response_format")
     return Conversation(
         messages=template_messages(request.messages),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         output=output,
+        output_param=output_param,
         template=TemplateOptions(
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,

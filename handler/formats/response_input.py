@@ -24,6 +24,7 @@ from handler.schema.response_items import (
     TextFormatSchema,
 )
 from handler.schema.responses import ResponseRequest
+from handler.structured import grammar_spec
 
 Message = dict[str, Any]
 
@@ -33,16 +34,17 @@ def conversation_of(request: ResponseRequest) -> Conversation:
 
     Raises:
         InvalidRequestError: a call without an output, or an output without a call; arguments that are no JSON object;
-            a choice of a tool that the request does not declare.
+            a choice of a tool that the request does not declare; two forms for one text.
     """
+    output, output_param = _output(request)
     return Conversation(
         messages=[*_instructions(request), *_messages(request.input)],
         messages_param="input",
         tools=_tools(request),
         tool_choice=_tool_choice(request),
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        output=_output(request.text),
-        output_param="text.format.schema",
+        output=output,
+        output_param=output_param,
     )
 
 
@@ -115,13 +117,21 @@ def _tool_choice(request: ResponseRequest) -> ToolChoice:
     return ToolChoice(choice)
 
 
-def _output(text: ResponseTextConfig | None) -> GrammarSpec | None:
-    """What the text has to obey: a schema always does, whatever its `strict` says."""
+def _output(request: ResponseRequest) -> tuple[GrammarSpec | None, str]:
+    """What the text has to obey and the field that asks for it; a schema is obeyed whatever its `strict` says."""
+    asked = _format_spec(request.text)
+    extension = grammar_spec(request)
+    if asked is not None and extension is not None:
+        raise InvalidRequestError(f"{extension[1]} cannot be combined with {asked[1]}", extension[1])
+    return asked or extension or (None, "text.format")
+
+
+def _format_spec(text: ResponseTextConfig | None) -> tuple[GrammarSpec, str] | None:
     match None if text is None else text.format:
         case TextFormatObject():
-            return GrammarSpec("json_object")
+            return GrammarSpec("json_object"), "text.format"
         case TextFormatSchema(schema=schema):
-            return GrammarSpec("json_schema", msgspec.json.encode(schema).decode())
+            return GrammarSpec("json_schema", msgspec.json.encode(schema).decode()), "text.format.schema"
         case _:
             return None
 

@@ -23,6 +23,7 @@ from handler.schema.response import (
 from handler.schema.response_items import ResponseFunctionTool, ResponseTextConfig, TextFormatText
 from handler.schema.response_refusals import refuse_unsupported
 from handler.schema.responses import ResponseRequest
+from handler.structured import check_compatible
 
 
 class ResponsesFormat:
@@ -40,12 +41,13 @@ class ResponsesFormat:
         return 1, "input"
 
     def plan(self, request: ResponseRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
-        """Render the template, which writes all special tokens itself, and encode."""
+        """A conversation, planned as every other."""
         planned = plan_conversation(conversation_of(request), model)
+        if planned.grammar is not None:
+            check_compatible(request, planned.grammar_param)
         prompt = factory.check_prompt(planned.prompt, "input")
-        params = msgspec.structs.replace(
-            factory.build(request, len(prompt)), grammar=planned.grammar, shown_token_ids=planned.shown_token_ids
-        )
+        params = factory.build(request, len(prompt), planned.grammar)
+        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
         return Plan([prompt], params, 1, planned.parser)
 
     def answer(
@@ -78,6 +80,7 @@ def _begun(request: ResponseRequest, head: Head, params: SamplingParams) -> Resp
         model=head.model,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         prompt_cache_key=request.prompt_cache_key,
+        prompt_cache_retention=request.prompt_cache_retention,
         reasoning=ReasoningEcho(None if reasoning is None else reasoning.effort),
         safety_identifier=request.safety_identifier,
         temperature=params.temperature,

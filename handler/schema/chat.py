@@ -10,6 +10,7 @@ from msgspec import Meta
 from handler.schema.errors import ErrorDetail
 from handler.schema.messages import ChatMessage
 from handler.schema.sampling import MAX_TOP_LOGPROBS, CompletionFields
+from handler.schema.structured import ResponseFormat
 from handler.schema.tools import MAX_TOOLS, FunctionTool, GeneratedCall, ToolCallDelta, ToolChoiceField
 from handler.schema.usage import FinishReason, Usage
 
@@ -27,6 +28,7 @@ class ChatCompletionRequest(CompletionFields, frozen=True, kw_only=True, forbid_
     continue_final_message: Annotated[bool, Meta(description="Go on with the assistant's last message.")] = False
     chat_template_kwargs: Annotated[dict[str, Any], Meta(description="Variables of the chat template.")] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 

@@ -114,6 +114,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool
     previous_response_id: None = None
     prompt_cache_key: str | None
+    prompt_cache_retention: Literal["in_memory"] | None
     reasoning: ReasoningEcho
     safety_identifier: str | None
     service_tier: Literal["default"] = "default"

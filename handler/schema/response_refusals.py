@@ -66,6 +66,8 @@ def _fields(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "truncation", "'auto' is not supported: what was sent is read whole or refused"
     if body.get("service_tier") not in (None, "auto", "default"):
         yield "service_tier", f"{body['service_tier']!r} is not supported: there is one tier, 'default'"
+    if body.get("prompt_cache_retention") == "24h":
+        yield "prompt_cache_retention", "'24h' is not supported: prompts are cached as memory allows"
     options = body.get("stream_options")
     if isinstance(options, dict) and options.get("include_obfuscation") is True:
         yield "stream_options.include_obfuscation", "true is not supported: events are not padded"

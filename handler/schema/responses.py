@@ -64,8 +64,9 @@ class ResponseRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_
     parallel_tool_calls: bool | None = None
     text: ResponseTextConfig | None = None
     stream_options: ResponseStreamOptions | None = None
-    safety_identifier: Annotated[str, Meta(description="Accepted, echoed and not kept.")] | None = None
-    prompt_cache_key: Annotated[str, Meta(description="Accepted and echoed; prompts are cached anyhow.")] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=128, description="Echoed, and not kept.")] | None = None
+    prompt_cache_key: Annotated[str, Meta(description="Echoed; equal beginnings are found anyhow.")] | None = None
+    prompt_cache_retention: Literal["in_memory"] | None = None
     service_tier: Literal["auto", "default"] | None = None
     truncation: Literal["disabled"] | None = None
     reasoning: ResponseReasoning | None = None
@@ -78,7 +79,6 @@ class ResponseRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_
     max_tool_calls: NoBuiltinTools = None
     moderation: NoModeration = None
     prompt_cache_options: NoCachePolicy = None
-    prompt_cache_retention: NoCachePolicy = None
     image: NoImages = None
     access_programs: NoPrograms = None
 

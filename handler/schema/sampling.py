@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from handler.schema.structured import Choices, JsonSchema, StructuredOutputs
+
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
@@ -48,6 +50,11 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_tokens: Annotated[int, Meta(ge=0, description="No end before that many tokens.")] | None = None
     ignore_eos: bool = False
     stream: bool | None = None
+    guided_json: Annotated[JsonSchema | str, Meta(description="A JSON schema, also as text.")] | None = None
+    guided_regex: Annotated[str, Meta(description="In Rust's syntax.")] | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Annotated[str, Meta(description="In Lark or GBNF.")] | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16, description="Kept in the log.")] | None
