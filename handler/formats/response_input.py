@@ -20,10 +20,10 @@ from handler.schema.response_items import (
     ResponseTextConfig,
     ResponseToolChoiceAllowed,
     ResponseToolChoiceFunction,
-    TextFormatObject,
     TextFormatSchema,
 )
 from handler.schema.responses import ResponseRequest
+from handler.schema.structured import JsonObjectFormat
 from handler.structured import grammar_spec
 
 Message = dict[str, Any]
@@ -128,7 +128,7 @@ def _output(request: ResponseRequest) -> tuple[GrammarSpec | None, str]:
 
 def _format_spec(text: ResponseTextConfig | None) -> tuple[GrammarSpec, str] | None:
     match None if text is None else text.format:
-        case TextFormatObject():
+        case JsonObjectFormat():
             return GrammarSpec("json_object"), "text.format"
         case TextFormatSchema(schema=schema):
             return GrammarSpec("json_schema", msgspec.json.encode(schema).decode()), "text.format.schema"

@@ -20,9 +20,10 @@ from handler.schema.response import (
     Response,
     ResponseToolEcho,
 )
-from handler.schema.response_items import ResponseFunctionTool, ResponseTextConfig, TextFormatText
+from handler.schema.response_items import ResponseFunctionTool, ResponseTextConfig
 from handler.schema.response_refusals import refuse_unsupported
 from handler.schema.responses import ResponseRequest
+from handler.schema.structured import TextFormat
 from handler.structured import check_compatible
 
 
@@ -84,7 +85,7 @@ def _begun(request: ResponseRequest, head: Head, params: SamplingParams) -> Resp
         reasoning=ReasoningEcho(None if reasoning is None else reasoning.effort),
         safety_identifier=request.safety_identifier,
         temperature=params.temperature,
-        text=ResponseTextConfig(format=text.format or TextFormatText(), verbosity="medium"),
+        text=ResponseTextConfig(format=text.format or TextFormat(), verbosity="medium"),
         tool_choice=request.tool_choice or "auto",
         tools=[_echo(tool) for tool in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from handler.schema.structured import FormatName, JsonObjectFormat, JsonSchema, TextFormat
+from handler.schema.tools import FunctionName
+
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-NAME_PATTERN = r"^[a-zA-Z0-9_-]+$(?!\n)"
-FunctionName = Annotated[str, Meta(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 
 
 class InputText(
@@ -158,21 +159,13 @@ ResponseToolChoice: TypeAlias = (
 )
 
 
-class TextFormatText(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """Any text."""
-
-
-class TextFormatObject(msgspec.Struct, frozen=True, tag_field="type", tag="json_object", forbid_unknown_fields=True):
-    """Some JSON object."""
-
-
 class TextFormatSchema(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="json_schema", forbid_unknown_fields=True
 ):
-    """JSON that a schema describes."""
+    """JSON that a schema validates. It is enforced whatever `strict` says."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
-    schema: dict[str, Any]
+    name: FormatName
+    schema: JsonSchema
     description: str | None = None
     strict: bool | None = None
 
@@ -180,5 +173,5 @@ class TextFormatSchema(
 class ResponseTextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the text of an answer looks like."""
 
-    format: TextFormatText | TextFormatObject | TextFormatSchema | None = None
+    format: TextFormat | JsonObjectFormat | TextFormatSchema | None = None
     verbosity: Literal["medium"] | None = None

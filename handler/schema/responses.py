@@ -17,9 +17,7 @@ from handler.schema.response_items import (
     ResponseToolChoice,
 )
 from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
-
-MAX_INPUT_ITEMS = 10_000
-MAX_TOOLS = 128
+from handler.schema.tools import MAX_TOOLS
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -54,7 +52,7 @@ class ResponseReasoning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class ResponseRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/responses."""
 
-    input: Annotated[list[InputItem], Meta(min_length=1, max_length=MAX_INPUT_ITEMS)] | str
+    input: Annotated[list[InputItem], Meta(min_length=1)] | str
     instructions: Annotated[str, Meta(description="A system message before the input.")] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, description="Tokens to generate at most.")] | None = None
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
