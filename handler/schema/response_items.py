@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from handler.schema.structured import FormatName, JsonObjectFormat, JsonSchema, TextFormat
-from handler.schema.tools import FunctionName
 
+FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]  # `$` alone lets a line end through
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 

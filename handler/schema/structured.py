@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-FormatName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
+FormatName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 JsonSchema = dict[str, Any]
 Choices = Annotated[list[str], Meta(min_length=1)]
 

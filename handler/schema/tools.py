@@ -9,7 +9,7 @@ from msgspec import Meta
 
 MAX_TOOLS = 128
 
-FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
+FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 Schema = Annotated[dict[str, Any], Meta(description="JSON schema of the arguments, an object.")]
 
 
