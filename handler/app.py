@@ -24,8 +24,9 @@ from handler.auth import Authenticator, AuthMiddleware
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
 from handler.direct import DirectPaths
-from handler.errors import EngineError, InvalidRequestError, PilotlightError
+from handler.errors import EngineError, InvalidRequestError, NotStoredError, PilotlightError
 from handler.formats.chat import ChatFormat
+from handler.formats.responses import ResponsesFormat
 from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
@@ -124,6 +125,12 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
         # Not a 404, which reads like a wrong base_url: the path is right, this model is not made for it.
         raise InvalidRequestError(f"The model {name!r} generates text; it makes no embeddings", "model")
 
+    async def stored_response(request: Request) -> Response:
+        raise NotStoredError(
+            f"The response {request.path_params['id']!r} is not stored here, nor is any other: "
+            "send the conversation's earlier items in `input`"
+        )
+
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
@@ -133,12 +140,17 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
     chat = CompletionEndpoint(service, ChatFormat())
     text = CompletionEndpoint(service, TextFormat())
     tokenization = TokenizationEndpoints(service)
-    invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text})
+    responses = CompletionEndpoint(service, ResponsesFormat())
+    invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text, "input": responses})
     authenticator = Authenticator(settings.api_keys)
     authenticated = [Middleware(AuthMiddleware, authenticator=authenticator)]
     api = [
         Route("/chat/completions", chat, methods=["POST"]),
         Route("/completions", text, methods=["POST"]),
+        Route("/responses", responses, methods=["POST"]),
+        Route("/responses/{id}", stored_response, methods=["GET", "DELETE"]),
+        Route("/responses/{id}/cancel", stored_response, methods=["POST"]),
+        Route("/responses/{id}/input_items", stored_response),
         Route("/embeddings", embeddings, methods=["POST"]),
         Route("/models", models),
         Route("/models/{model:path}", model),

@@ -11,6 +11,7 @@ PilotlightError
 │   ├── InvalidRequestError
 │   ├── ContextLengthError      prompt and completion do not fit the model
 │   ├── UnknownModelError
+│   ├── NotStoredError          asks for something that an earlier request made
 │   ├── AuthenticationError
 │   ├── BodyTooLargeError
 │   └── UnsupportedMediaTypeError
@@ -88,6 +89,12 @@ class UnknownModelError(RequestError):
     """The request names a model that is not served here."""
 
     code = "model_not_found"
+
+
+class NotStoredError(RequestError):
+    """The request asks for something kept of an earlier one; nothing is."""
+
+    code = "not_found"
 
 
 class AuthenticationError(RequestError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import Grammar
@@ -12,11 +12,13 @@ from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
+from handler.schema.responses import LOGPROBS, ResponseRequest
 from handler.schema.sampling import SamplingFields
 from handler.schema.text import CompletionRequest
 from handler.schema.unsupported import find_refused
 
 T = TypeVar("T")
+Request: TypeAlias = ChatCompletionRequest | CompletionRequest | ResponseRequest
 
 _TOKEN_ID = re.compile("[0-9]{1,10}")
 
@@ -42,12 +44,7 @@ class ParamsFactory:
         self._min_p = _first(defaults.min_p, 0.0)
         self._repetition_penalty = _first(defaults.repetition_penalty, 1.0)
 
-    def build(
-        self,
-        request: ChatCompletionRequest | CompletionRequest,
-        longest_prompt_tokens: int,
-        grammar: Grammar | None = None,
-    ) -> SamplingParams:
+    def build(self, request: Request, longest_prompt_tokens: int, grammar: Grammar | None = None) -> SamplingParams:
         """Parameters for all sequences of a request whose longest prompt has that many tokens.
 
         Raises:
@@ -104,12 +101,8 @@ class ParamsFactory:
         self._check_token_ids(tokens, param)
         return tokens
 
-    def _max_tokens(self, request: ChatCompletionRequest | CompletionRequest, prompt_tokens: int) -> int:
-        field, asked = "max_tokens", request.max_tokens
-        if isinstance(request, ChatCompletionRequest) and request.max_completion_tokens is not None:
-            if asked not in {None, request.max_completion_tokens}:
-                raise InvalidRequestError("max_tokens and max_completion_tokens differ", "max_completion_tokens")
-            field, asked = "max_completion_tokens", request.max_completion_tokens
+    def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
+        field, asked = _token_limit(request)
         room = self._info.max_model_len - prompt_tokens
         if asked is None:
             return room if self._default_max_tokens is None else min(room, self._default_max_tokens)
@@ -130,7 +123,7 @@ class ParamsFactory:
         self._check_token_ids(biases, "logit_bias")
         return biases
 
-    def _bad_words(self, request: ChatCompletionRequest | CompletionRequest) -> tuple[tuple[int, ...], ...]:
+    def _bad_words(self, request: Request) -> tuple[tuple[int, ...], ...]:
         """Each word's tokens, as the beginning of a text and behind a space."""
         words: dict[tuple[int, ...], None] = {}
         for index, word in enumerate(request.bad_words or []):
@@ -153,13 +146,24 @@ class ParamsFactory:
             )
 
 
+def _token_limit(request: Request) -> tuple[str, int | None]:
+    """The field that limits the completion, and its value."""
+    if isinstance(request, ResponseRequest):
+        return "max_output_tokens", request.max_output_tokens
+    if isinstance(request, CompletionRequest) or request.max_completion_tokens is None:
+        return "max_tokens", request.max_tokens
+    if request.max_tokens not in {None, request.max_completion_tokens}:
+        raise InvalidRequestError("max_tokens and max_completion_tokens differ", "max_completion_tokens")
+    return "max_completion_tokens", request.max_completion_tokens
+
+
 def _stops(request: SamplingFields) -> tuple[str, ...]:
     if request.stop is None:
         return ()
     return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
 
 
-def _check_stream(request: ChatCompletionRequest | CompletionRequest) -> None:
+def _check_stream(request: Request) -> None:
     if request.stream_options is None:
         return
     if not request.stream:
@@ -168,18 +172,28 @@ def _check_stream(request: ChatCompletionRequest | CompletionRequest) -> None:
         raise InvalidRequestError(f"stream_options.{name}: {message}", f"stream_options.{name}")
 
 
-def _prompt_logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
+def _prompt_logprobs(request: Request) -> int | None:
     return request.logprobs if isinstance(request, CompletionRequest) and request.echo else None
 
 
-def _logprobs(request: ChatCompletionRequest | CompletionRequest) -> int | None:
+def _logprobs(request: Request) -> int | None:
     if isinstance(request, CompletionRequest):
         is_ranked = (request.best_of or 1) > (request.n or 1)
         return 0 if is_ranked and request.logprobs is None else request.logprobs
+    if isinstance(request, ResponseRequest):
+        return _response_logprobs(request)
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs is not None:
         raise InvalidRequestError("top_logprobs needs logprobs to be true", "top_logprobs")
+    return None
+
+
+def _response_logprobs(request: ResponseRequest) -> int | None:
+    if request.wants_logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise InvalidRequestError(f"top_logprobs needs {LOGPROBS!r} in include", "top_logprobs")
     return None
 
 

@@ -97,7 +97,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
 KEYWORDS = {
     "$ref", "type", "properties", "required", "additionalProperties", "title", "description", "default", "enum",
     "anyOf", "items", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
-    "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
+    "pattern", "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
     "contentMediaType", "contentSchema",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}

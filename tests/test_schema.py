@@ -12,7 +12,6 @@ from openai.types.completion_create_params import CompletionCreateParams as Text
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.codec import decode_request
-from handler.schema.messages import ChatMessage, TextPart
 from handler.schema.text import CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -79,7 +78,8 @@ BAD_CHAT = [
     ({"messages": "hi"}, "messages"),
     ({"messages": [5]}, "messages[0]"),
     ({"messages": [{"content": "hi"}]}, "messages[0].role"),
-    (message(role="tool"), "messages[0].role"),
+    (message(role="wizard"), "messages[0].role"),
+    (message(role="tool"), "messages[0].tool_call_id"),
     (message(role=5), "messages[0].role"),
     (message(content=None), "messages[0].content"),
     (message(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
@@ -257,14 +257,6 @@ def test_an_error_does_not_repeat_megabytes_of_a_request() -> None:
         decode_request(chat_decoder, body)
     assert len(str(caught.value)) < 3000
     assert len(caught.value.param or "") < 2000
-
-
-def test_parts_become_text_and_developer_becomes_system() -> None:
-    parts = ChatMessage(
-        role="developer", content=[TextPart(type="text", text="a"), TextPart(type="text", text="b")], name="x"
-    )
-    assert parts.for_template() == {"role": "system", "content": "ab", "name": "x"}
-    assert ChatMessage(role="user", content="c").for_template() == {"role": "user", "content": "c"}
 
 
 def test_null_counts_as_absent_where_openai_says_so() -> None:

@@ -18,10 +18,11 @@ from handler.conversation.output import (
 from handler.conversation.planning import plan_conversation
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import TokenEvent, TokenLogprob
+from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
 from handler.formats.format import Head, Plan, choice_error
+from handler.formats.logprobs import content_logprobs
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
 from handler.params import ParamsFactory
@@ -31,8 +32,6 @@ from handler.schema.chat import (
     ChatCompletion,
     ChatCompletionRequest,
     ChatLogprobs,
-    ContentLogprob,
-    TopLogprob,
 )
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.refusals import explain
@@ -215,14 +214,4 @@ class ChatAnswer:
         entries = choice.take_logprobs()
         if entries is None:
             return None
-        return ChatLogprobs([self._content_logprob(entry) for entry in entries])
-
-    def _content_logprob(self, entry: TokenLogprob) -> ContentLogprob:
-        top = [TopLogprob(self._text(token), logprob, self._bytes(token)) for token, logprob in entry.top]
-        return ContentLogprob(self._text(entry.token_id), entry.logprob, self._bytes(entry.token_id), top)
-
-    def _text(self, token_id: int) -> str:
-        return self._tokenizer.token_bytes(token_id).decode(errors="replace")
-
-    def _bytes(self, token_id: int) -> list[int]:
-        return list(self._tokenizer.token_bytes(token_id))
+        return ChatLogprobs(content_logprobs(entries, self._tokenizer))

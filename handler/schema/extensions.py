@@ -1,4 +1,4 @@
-"""Fields that clients know from vLLM, on chat and text completions alike."""
+"""Fields that clients know from vLLM and that have no use here, on chat and text completions alike."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from handler.schema.sampling import SamplingFields, StopString
+from handler.schema.sampling import CompletionFields
 from handler.schema.unsupported import NEVER_TRUE
-
-MAX_BAD_WORDS = 256
 
 NoBeamSearch = Annotated[None, Meta(description="Tokens are sampled one after the other; there is no beam search.")]
 NoTruncation = Annotated[None, Meta(description="A prompt is never cut; one that does not fit is refused.")]
@@ -22,16 +20,9 @@ NoRequestId = Annotated[None, Meta(description="A request's own id goes in the h
 NoSpacing = Annotated[None, Meta(description="Text is what the tokenizer's decoder makes of the tokens.")]
 
 
-class ExtensionFields(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What works, and what is refused with the reason."""
+class ExtensionFields(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each is refused with the reason."""
 
-    bad_words: Annotated[list[StopString], Meta(max_length=MAX_BAD_WORDS, description="Never generated.")] | None = None
-    include_stop_str_in_output: Annotated[bool, Meta(description="The text ends with what stopped it.")] | None = None
-    skip_special_tokens: Annotated[bool, Meta(description="False: special tokens are part of the text.")] | None = None
-    priority: (
-        Annotated[int, Meta(ge=-(2**31), lt=2**31, description="Lower ones run first; else the order of arrival.")]
-        | None
-    ) = None
     use_beam_search: (
         Annotated[bool, Meta(description="Tokens are sampled one after the other.", extra_json_schema=NEVER_TRUE)]
         | None

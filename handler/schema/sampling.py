@@ -17,6 +17,7 @@ from handler.schema.unsupported import NEVER_TRUE
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
+MAX_BAD_WORDS = 256
 
 MAX_NAME_LENGTH = 512
 
@@ -40,10 +41,9 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields that chat and text completions share."""
+    """Fields that all requests that generate share."""
 
     model: Annotated[str, Meta(max_length=MAX_NAME_LENGTH, description="The served model, as /v1/models lists it.")]
-    max_tokens: Annotated[int, Meta(ge=1, description="Tokens to generate at most.")] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, description="0 takes the likeliest token.")] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, description="0 and -1 keep all tokens.")] | None = None
@@ -57,9 +57,14 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_token_ids: list[TokenId] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="No end before that many tokens.")] | None = None
     ignore_eos: bool | None = None
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
+    bad_words: Annotated[list[StopString], Meta(max_length=MAX_BAD_WORDS, description="Never generated.")] | None = None
+    include_stop_str_in_output: Annotated[bool, Meta(description="The text ends with what stopped it.")] | None = None
+    skip_special_tokens: Annotated[bool, Meta(description="False: special tokens are part of the text.")] | None = None
+    priority: (
+        Annotated[int, Meta(ge=-(2**31), lt=2**31, description="Lower ones run first; else the order of arrival.")]
+        | None
+    ) = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     guided_json: Annotated[JsonSchema | str, Meta(description="A JSON schema, also as text.")] | None = None
     guided_regex: Annotated[str, Meta(description="In Rust's syntax.")] | None = None
     guided_choice: Choices | None = None
@@ -69,3 +74,11 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16, description="Kept in the log.")] | None
     ) = None
+
+
+class CompletionFields(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fields that chat and text completions share beside those."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="Tokens to generate at most.")] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
+    stream_options: StreamOptions | None = None
