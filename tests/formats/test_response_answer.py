@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from handler.conversation.call_parser import CallParser
 from handler.engine.engine import Handle
 from handler.engine.tool_syntax import ToolSyntax
-from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
+from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
 from handler.errors import DeadlineExceededError
 from handler.formats.format import Head, Plan
 from handler.formats.response_answer import ResponsesAnswer
@@ -42,13 +42,15 @@ WEATHER = {
 class ScriptedEngine:
     """Yields each text as one token."""
 
-    def __init__(self, texts: Sequence[str], finish_reason: FinishReason | None) -> None:
+    def __init__(self, texts: Sequence[str], finish_reason: FinishReason | None, *, with_logprobs: bool) -> None:
         self._texts = texts
         self._finish_reason = finish_reason
+        self._with_logprobs = with_logprobs
 
     def submit(self, prompt_tokens: list[int], params: SamplingParams, on_event: OnEvent) -> Handle:
         for token_id, text in enumerate(self._texts):
-            on_event(TokenEvent(text=text, token_ids=(token_id,)))
+            logprobs = (TokenLogprob(token_id, -0.5),) if self._with_logprobs else None
+            on_event(TokenEvent(text=text, token_ids=(token_id,), logprobs=logprobs))
         if self._finish_reason is not None:
             on_event(TokenEvent(token_ids=(len(self._texts),), finish_reason=self._finish_reason))
         return Handle.__new__(Handle)  # nothing is cancelled here
@@ -70,8 +72,9 @@ def begin(
     plan = Plan([PROMPT], params, 1, _hermes if "tools" in fields else None)
     trace = RequestTrace("r1", "/v1/responses", cold_start=False)
     generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"))
-    model: Any = SimpleNamespace(tokenizer=None)  # only log probabilities need it
-    generation.submit(ScriptedEngine(texts, finish_reason))
+    tokenizer = SimpleNamespace(token_bytes=lambda token_id: texts[token_id].encode())
+    model: Any = SimpleNamespace(tokenizer=tokenizer)
+    generation.submit(ScriptedEngine(texts, finish_reason, with_logprobs="include" in fields))
     return form.answer(request, plan, Head("r1", 1_700_000_000, "tiny"), generation, model), generation
 
 
@@ -162,3 +165,11 @@ async def test_the_whole_answer_is_what_the_last_event_carries(
         return response | calls | {"completed_at": None}
 
     assert stable(orjson.loads(answer)) == stable(orjson.loads(last)["response"])
+
+
+async def test_log_probabilities_are_those_of_the_text_and_not_of_the_calls() -> None:
+    fields: dict[str, Any] = {"tools": [WEATHER], "include": ["message.output_text.logprobs"]}
+    streamed = (await stream(CALLS, FinishReason.STOP, **fields)).split(b"\ndata: ")[-1]
+    for answer in (orjson.loads(await whole(CALLS, FinishReason.STOP, **fields)), orjson.loads(streamed)["response"]):
+        (part,) = answer["output"][0]["content"]
+        assert [entry["token"] for entry in part["logprobs"]] == ["Let me", " look.\n"]
