@@ -138,7 +138,7 @@ async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(application: Ap
         ("completions", '{"model": "llama", "prompt": "%s"}' % ("a" * 1024), 400, "prompt", LENGTH_CODE),
         ("completions", '{"model": "llama", "prompt": "a", "n": 129}', 400, "n", None),
         ("completions", '{"model": "llama", "prompt": "a", "stream_options": {}}', 400, "stream_options", None),
-        ("completions", '{"model": "llama", "prompt": "a", "best_of": 2}', 400, "best_of", None),
+        ("completions", '{"model": "llama", "prompt": "a", "bestof": 2}', 400, "bestof", None),
     ],
 )  # fmt: skip
 async def test_a_bad_request_names_its_field(

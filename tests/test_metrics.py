@@ -77,7 +77,7 @@ async def test_every_name_of_the_contract_is_there_with_its_label(application: A
 async def test_counts_are_right_after_requests(application: Application) -> None:
     for _ in range(2):
         assert await complete(application, n=2) == 200
-    assert await complete(application, max_tokens=0) == 400
+    assert await complete(application, max_tokens=-1) == 400
     assert await complete(application, model="other") == 404
     assert (await application.client.get("/made-up")).status_code == 404
     await application.idle()
