@@ -40,7 +40,7 @@ from handler.schema.errors import ErrorBody, ErrorDetail
 from handler.schema.models import Model, ModelList
 from handler.service import ServesModel, Service
 from handler.settings import Settings
-from handler.tokenization import TokenizationEndpoints
+from handler.tokenization import DETOKENIZE, TOKENIZE, TokenizationEndpoint
 from handler.trace import trace_of
 from handler.tracing import TracingMiddleware
 
@@ -139,7 +139,7 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
 
     chat = CompletionEndpoint(service, ChatFormat())
     text = CompletionEndpoint(service, TextFormat())
-    tokenization = TokenizationEndpoints(service)
+    tokenize, detokenize = TokenizationEndpoint(service, TOKENIZE), TokenizationEndpoint(service, DETOKENIZE)
     responses = CompletionEndpoint(service, ResponsesFormat())
     invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text, "input": responses})
     authenticator = Authenticator(settings.api_keys)
@@ -155,15 +155,19 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]
-    direct: dict[str, ASGIApp] = {
-        f"/v1{route.path}": AuthMiddleware(route.endpoint, authenticator)
-        for route in api
-        if isinstance(route.endpoint, CompletionEndpoint)
+    endpoints: dict[str, ASGIApp] = {
+        "/v1/chat/completions": chat,
+        "/v1/completions": text,
+        "/v1/responses": responses,
+        "/tokenize": tokenize,
+        "/detokenize": detokenize,
+        "/invocations": invocations,
     }
+    direct: dict[str, ASGIApp] = {path: AuthMiddleware(each, authenticator) for path, each in endpoints.items()}
     routes: list[BaseRoute] = [
         Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
-        Route("/tokenize", tokenization.tokenize, methods=["POST"], middleware=authenticated),
-        Route("/detokenize", tokenization.detokenize, methods=["POST"], middleware=authenticated),
+        Route("/tokenize", tokenize, methods=["POST"], middleware=authenticated),
+        Route("/detokenize", detokenize, methods=["POST"], middleware=authenticated),
         Route("/invocations", invocations, methods=["POST"], middleware=authenticated),
         Route("/version", health.version, middleware=authenticated),
         Route("/ping", health.ping),

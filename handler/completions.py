@@ -11,19 +11,18 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from handler.body import read_body
 from handler.engine.loaded import LoadedModel
 from handler.errors import (
-    BodyTooLargeError,
     ClientDisconnectedError,
     PilotlightError,
-    UnsupportedMediaTypeError,
 )
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Interruption, interrupt_on_disconnect
 from handler.reply import Heartbeat, Reply
 from handler.service import Service
-from handler.trace import RequestTrace, header, trace_of
+from handler.trace import RequestTrace, trace_of
 
 _LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
@@ -130,46 +129,19 @@ class CompletionEndpoint(Generic[RequestT]):
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         with Heartbeat(reply, self._service.settings.heartbeat_interval, generation.wake) as heartbeat:
             while not generation.has_ended:
-                frames = [answer.event(choice, event) for choice, event in await generation.arrivals()]
-                if frames:  # an error before the first token is still a response of its own
-                    await reply.stream(answer, b"".join(frames))
+                arrivals = await generation.arrivals()
+                if arrivals:  # an error before the first token is still a response of its own
+                    frames = [reply.opening(answer)]
+                    frames += [answer.event(choice, event) for choice, event in arrivals]
+                    await reply.stream(b"".join(frames))
                 elif heartbeat.is_due():
                     await reply.heartbeat()
         closing = answer.closing()
         self._log_completion(generation, trace)
-        await reply.stream(answer, closing, last=True)
+        await reply.stream(closing, last=True)
 
     def _log_completion(self, generation: Generation, trace: RequestTrace) -> None:
         """Keep the text where LOG_PROMPTS asks for it; several choices as a JSON array."""
         if self._service.settings.log_prompts:
             texts = [choice.text for choice in generation.choices]
             trace.completion = texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()
-
-
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole request body.
-
-    Raises:
-        UnsupportedMediaTypeError: declared as something other than JSON.
-        BodyTooLargeError: announced or arriving larger than `max_bytes`.
-        ClientDisconnectedError: the client left before the end.
-    """
-    declared = header(scope, b"content-type")
-    media_type = "application/json" if declared is None else declared.partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaTypeError(f"The body must be application/json, not {media_type}")
-    length = header(scope, b"content-length")
-    if length is not None and length.isdecimal() and int(length) > max_bytes:
-        raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnectedError("the client left while sending its request")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > max_bytes:
-            raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
-        if not message.get("more_body", False):
-            return b"".join(parts)

@@ -139,6 +139,28 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST",
+        path="/v1/responses",
+        summary="Answer a conversation in items",
+        requests=(ResponseRequest,),
+        answers={200: Answer("The response, whole or as events.", (Response,))},
+        events=RESPONSE_EVENTS,
+        errors=_GENERATION_ERRORS,
+        needs_key=True,
+        rules=_RESPONSE_RULES,
+        examples=_RESPONSE_EXAMPLES,
+    ),
+    *(
+        Endpoint(
+            method=method,
+            path=f"/v1/responses/{{id}}{rest}",
+            summary="Refused: nothing is stored here",
+            errors=(NotStoredError,),
+            needs_key=True,
+        )
+        for method, rest in _STORED_RESPONSE
+    ),
+    Endpoint(
+        method="POST",
         path="/v1/embeddings",
         summary="Refused: the served model generates text and makes no embeddings",
         errors=(InvalidRequestError,),

@@ -78,20 +78,22 @@ class Deadlines:
 
 
 @contextlib.asynccontextmanager
-async def interruptible(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the body when the client leaves.
+async def interruptible(receive: Receive, deadlines: Deadlines) -> AsyncIterator[None]:
+    """Cancel the body when the client leaves, or the time that begins now is over.
 
     Raises:
-        ClientDisconnectedError, StoppingError: in place of the cancellation.
+        ClientDisconnectedError, DeadlineExceededError, StoppingError: in place of the cancellation.
     """
     loop = asyncio.get_running_loop()
     interruption = Interruption(loop)
+    deadlines.begin(interruption, loop)
     watcher = loop.create_task(interrupt_on_disconnect(receive, interruption))
     try:
         yield
     except asyncio.CancelledError:
         raise interruption.reason() from None
     finally:
+        deadlines.end(interruption)
         interruption.end()
         watcher.cancel()
 

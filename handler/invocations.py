@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handler.completions import read_body
-from handler.errors import DeadlineExceededError, InvalidRequestError, PilotlightError
+from handler.body import read_body_in_time
+from handler.errors import InvalidRequestError, PilotlightError
 from handler.http_errors import error_body
-from handler.interruption import interruptible
+from handler.interruption import Deadlines, interruptible
 from handler.schema.codec import decode_object, decode_request, encode_json
 from handler.schema.predictions import Predictions, PredictRequest
 from handler.service import Service
@@ -31,20 +31,16 @@ class InvocationsEndpoint:
     def __init__(self, service: Service, endpoints: Mapping[str, ASGIApp]) -> None:
         self._service = service
         self._endpoints = endpoints
+        self._deadlines = Deadlines(service.settings.request_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the requests that it holds."""
-        timeout_s = self._service.settings.request_timeout
-        try:
-            async with asyncio.timeout(timeout_s):
-                body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-        except TimeoutError:
-            raise DeadlineExceededError(f"The request took longer than {timeout_s:g} s") from None
+        body = await read_body_in_time(scope, receive, self._service.settings)
         fields = decode_object(body)
         if "instances" not in fields:
             await self._endpoint(fields, "")(scope, _replayed(body, receive), send)
             return
-        async with interruptible(receive):
+        async with interruptible(receive, self._deadlines):
             answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

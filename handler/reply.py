@@ -41,12 +41,16 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body})
         self.is_complete = True
 
-    async def stream(self, answer: Answer, frames: bytes, *, last: bool = False) -> None:
-        """Send events of an answer, behind its opening if they are the first."""
-        if self._answer is None:
-            frames = answer.opening() + frames
-            await self._start_stream()
-            self._answer = answer
+    def opening(self, answer: Answer) -> bytes:
+        """What comes before an answer's first events, to be asked for before they are made; nothing from then on."""
+        if self._answer is not None:
+            return b""
+        self._answer = answer
+        return answer.opening()
+
+    async def stream(self, frames: bytes, *, last: bool = False) -> None:
+        """Send events."""
+        await self._start_stream()
         if frames or last:
             await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
             self.written_s = self._loop.time()

@@ -5,23 +5,23 @@ They hold no place in the queue, for they make no sequence.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from handler.completions import read_body
+from handler.body import read_body_in_time
 from handler.conversation.conversation import Conversation, TemplateOptions
 from handler.conversation.messages import template_messages
 from handler.conversation.rendering import render_prompt
 from handler.engine.loaded import LoadedModel
-from handler.errors import DeadlineExceededError, InvalidRequestError
+from handler.errors import InvalidRequestError
 from handler.formats.chat_conversation import read_tools
-from handler.interruption import interruptible
+from handler.interruption import Deadlines, interruptible
 from handler.schema.codec import convert_request, decode_object, decode_request, encode_json
 from handler.schema.tokens import (
     DetokenizedText,
@@ -36,43 +36,37 @@ from handler.trace import trace_of
 _TokenizeRequest = TokenizeTextRequest | TokenizeChatRequest
 RequestT = TypeVar("RequestT", TokenizeTextRequest | TokenizeChatRequest, DetokenizeRequest)
 
+
+class Direction(msgspec.Struct, Generic[RequestT], frozen=True):
+    """What becomes of a body, and of its request once the model is loaded; `compute` runs in the thread pool."""
+
+    decode: Callable[[bytes], RequestT]
+    compute: Callable[[RequestT, LoadedModel], msgspec.Struct]
+
+
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 
-class TokenizationEndpoints:
-    """/tokenize and /detokenize."""
+class TokenizationEndpoint(Generic[RequestT]):
+    """An ASGI application for one direction. `decode` and `compute` are those of `TOKENIZE` or `DETOKENIZE`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, direction: Direction[RequestT]) -> None:
         self._service = service
+        self._direction: Direction[RequestT] = direction
+        self._deadlines = Deadlines(service.settings.request_timeout)
 
-    async def tokenize(self, request: Request) -> Response:
-        """Token ids of a text, or of a conversation as the chat template renders it."""
-        return await self._answer(request, _decode_tokenize, _tokenize)
-
-    async def detokenize(self, request: Request) -> Response:
-        """The text of token ids."""
-        return await self._answer(request, lambda body: decode_request(_DETOKENIZE, body), _detokenize)
-
-    async def _answer(
-        self,
-        request: Request,
-        decode: Callable[[bytes], RequestT],
-        compute: Callable[[RequestT, LoadedModel], msgspec.Struct],
-    ) -> Response:
-        service, timeout_s = self._service, self._service.settings.request_timeout
-        try:
-            async with asyncio.timeout(timeout_s):
-                body = await read_body(request.scope, request.receive, service.settings.max_body_bytes)
-                asked = decode(body)
-                trace_of(request.scope).model_name = asked.model
-                if asked.model is not None:
-                    service.check_model_name(asked.model)
-                async with interruptible(request.receive):
-                    model = await service.model()
-                    answer = await run_in_threadpool(compute, asked, model)
-        except TimeoutError:
-            raise DeadlineExceededError(f"The request took longer than {timeout_s:g} s") from None
-        return Response(encode_json(answer), media_type="application/json")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        service = self._service
+        body = await read_body_in_time(scope, receive, service.settings)
+        asked = self._direction.decode(body)
+        trace_of(scope).model_name = asked.model
+        if asked.model is not None:
+            service.check_model_name(asked.model)
+        async with interruptible(receive, self._deadlines):
+            model = await service.model()
+            answer = await run_in_threadpool(self._direction.compute, asked, model)
+        await Response(encode_json(answer), media_type="application/json")(scope, receive, send)
 
 
 def _decode_tokenize(body: bytes) -> _TokenizeRequest:
@@ -102,7 +96,7 @@ def _text(asked: _TokenizeRequest, model: LoadedModel) -> str:
         tools=read_tools(asked.tools or []),
         template=TemplateOptions(
             add_generation_prompt=asked.add_generation_prompt,
-            continue_final_message=asked.continue_final_message,
+            continue_final_message=bool(asked.continue_final_message),
             variables=asked.chat_template_kwargs or {},
         ),
     )
@@ -114,3 +108,7 @@ def _detokenize(asked: DetokenizeRequest, model: LoadedModel) -> DetokenizedText
         if token >= model.info.vocab_size or model.tokenizer.piece(token) is None:
             raise InvalidRequestError(f"tokens[{index}]: the vocabulary has no token {token}", f"tokens[{index}]")
     return DetokenizedText(model.tokenizer.decode(asked.tokens, skip_special_tokens=False))
+
+
+TOKENIZE = Direction(_decode_tokenize, _tokenize)
+DETOKENIZE = Direction(partial(decode_request, _DETOKENIZE), _detokenize)

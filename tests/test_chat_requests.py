@@ -100,7 +100,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}]},
         "messages[0].content[0].type",
-        "Invalid value 'refusal'",
+        "Invalid enum value 'refusal'",
     ),
     ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role", "use tools"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing required field"),

@@ -124,11 +124,11 @@ async def test_requests_sent_in_a_row_are_answered_in_a_row(connection: Connecti
 
 
 async def test_an_unknown_path_may_have_a_body(connection: Connection) -> None:
-    await connection.write(head(f"content-length: {len(BODY)}", path="/v1/embeddings") + BODY)
+    await connection.write(head(f"content-length: {len(BODY)}", path="/v1/moderations") + BODY)
     status, headers, body = await connection.response()
     assert status == 404
     assert headers["x-request-id"]
-    assert orjson.loads(body)["error"]["message"] == "Not Found: POST /v1/embeddings"
+    assert orjson.loads(body)["error"]["message"] == "Not Found: POST /v1/moderations"
 
 
 async def test_a_client_that_says_nothing_does_not_stop_others(server: ServerProcess, connection: Connection) -> None:

@@ -30,7 +30,7 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
         output_param=output_param,
         template=TemplateOptions(
             add_generation_prompt=request.add_generation_prompt,
-            continue_final_message=request.continue_final_message,
+            continue_final_message=bool(request.continue_final_message),
             variables=request.chat_template_kwargs or {},
         ),
     )

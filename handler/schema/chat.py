@@ -35,7 +35,7 @@ class ChatCompletionRequest(ExtensionFields, frozen=True, kw_only=True, forbid_u
     add_generation_prompt: (
         Annotated[bool, Meta(description="End the prompt with the head of the assistant's message.")] | None
     ) = None
-    continue_final_message: Annotated[bool, Meta(description="Go on with the assistant's last message.")] = False
+    continue_final_message: Annotated[bool, Meta(description="Go on with the assistant's last message.")] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Meta(description="Variables of the chat template.")] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
     response_format: ResponseFormat | None = None

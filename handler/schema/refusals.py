@@ -9,7 +9,7 @@ from handler.errors import InvalidRequestError
 _USE_TOOLS = "use tools, tool_choice and messages with role 'tool'"
 _PARTS = {"image_url": "images are", "input_audio": "audio is", "file": "files are"}
 
-_INVALID_VALUE = re.compile(r"Invalid value '(?P<value>[a-z_]+)'")
+_INVALID_VALUE = re.compile(r"Invalid (?:enum )?value '(?P<value>[a-z_]+)'")
 _PART = re.compile(r"(?P<part>.*\.content\[\d+\])\.type")
 _ROLE = re.compile(r"messages\[\d+\]\.role")
 _DEPRECATED = re.compile(r"functions|function_call|messages\[\d+\]\.function_call")

@@ -32,7 +32,7 @@ class TokenizeChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     add_generation_prompt: (
         Annotated[bool, Meta(description="End the prompt with the head of the assistant's message.")] | None
     ) = None
-    continue_final_message: Annotated[bool, Meta(description="Leave the assistant's last message open.")] = False
+    continue_final_message: Annotated[bool, Meta(description="Leave the assistant's last message open.")] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Meta(description="Variables of the chat template.")] | None = None
     add_special_tokens: bool = False
     return_token_strs: bool | None = None

@@ -75,7 +75,7 @@ def begin(
     tokenizer = SimpleNamespace(token_bytes=lambda token_id: texts[token_id].encode())
     model: Any = SimpleNamespace(tokenizer=tokenizer)
     generation.submit(ScriptedEngine(texts, finish_reason, with_logprobs="include" in fields))
-    return form.answer(request, plan, Head("r1", 1_700_000_000, "tiny"), generation, model), generation
+    return form.answer(request, plan, Head("r1", 1_700_000_000, "tiny", "fp_1"), generation, model), generation
 
 
 async def stream(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:

@@ -1,0 +1,58 @@
+"""The body of a request as it arrives. Event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import Receive, Scope
+
+from handler.errors import (
+    BodyTooLargeError,
+    ClientDisconnectedError,
+    DeadlineExceededError,
+    UnsupportedMediaTypeError,
+)
+from handler.settings import Settings
+from handler.trace import header
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        UnsupportedMediaTypeError: declared as something other than JSON.
+        BodyTooLargeError: announced or arriving larger than `max_bytes`.
+        ClientDisconnectedError: the client left before the end.
+    """
+    declared = header(scope, b"content-type")
+    media_type = "application/json" if declared is None else declared.partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaTypeError(f"The body must be application/json, not {media_type}")
+    length = header(scope, b"content-length")
+    if length is not None and length.isdecimal() and int(length) > max_bytes:
+        raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnectedError("the client left while sending its request")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > max_bytes:
+            raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def read_body_in_time(scope: Scope, receive: Receive, settings: Settings) -> bytes:
+    """The whole request body, for an endpoint that has not begun to count its time.
+
+    Raises:
+        DeadlineExceededError: it took longer than REQUEST_TIMEOUT; otherwise as `read_body`.
+    """
+    try:
+        async with asyncio.timeout(settings.request_timeout):
+            return await read_body(scope, receive, settings.max_body_bytes)
+    except TimeoutError:
+        raise DeadlineExceededError(f"The request took longer than {settings.request_timeout:g} s") from None
