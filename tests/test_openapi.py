@@ -72,8 +72,8 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
 # JSON Schema 2020-12, as far as msgspec uses it.
 KEYWORDS = {
     "$ref", "type", "properties", "required", "additionalProperties", "title", "description", "default", "enum",
-    "anyOf", "items", "const", "minimum", "pattern", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
-    "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
+    "anyOf", "items", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
+    "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator", "pattern",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
