@@ -96,9 +96,7 @@ class OutputTextDone(_PlacedEvent, frozen=True, kw_only=True, tag="response.outp
     logprobs: list[ContentLogprob]
 
 
-class FunctionCallArgumentsDelta(
-    _PlacedEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"
-):
+class FunctionCallArgumentsDelta(_PlacedEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
     """More of a call's arguments."""
 
     delta: str
