@@ -82,7 +82,7 @@ class CompletionEndpoint(Generic[RequestT]):
                 trace.prompt = form.logged_prompt(request)
             generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics)
             head = Head(trace.request_id, int(trace.created_at.timestamp()), model.info.name)
-            answer = form.answer(request, head, generation, model)
+            answer = form.answer(request, plan, head, generation, model)
             try:
                 generation.submit(service.engine)
                 if request.stream:

@@ -88,12 +88,21 @@ _GENERATION_RULES = (
     "`stream_options` needs `stream` to be true.",
     "`min_tokens` is not above the tokens that may be generated.",
     "The request makes no more sequences than MAX_BATCH_SIZE and MAX_QUEUED_REQUESTS have room for.",
+    "One field at most asks for a form, in one way, and neither `min_tokens` nor `ignore_eos` stands beside it.",
+    "Schemas, regular expressions and grammars can be compiled.",
+)
+_CONVERSATION_RULES = (
+    "The model has a chat template, it takes these messages, and knows the variables in `chat_template_kwargs`.",
+    "An assistant's message has content, a refusal or calls, and the arguments of a call are a JSON object.",
+    "Only an assistant's text can be continued, and then no generation prompt follows.",
+    "Tools have different names, and their parameters are the schema of an object.",
 )
 _CHAT_RULES = (
     *_GENERATION_RULES,
     "`top_logprobs` needs `logprobs` to be true.",
     "`max_tokens` and `max_completion_tokens` do not differ.",
-    "The model has a chat template, and it takes these messages.",
+    *_CONVERSATION_RULES,
+    "`tool_choice` is among `tools`; beside tools that the model is free to call, no grammar can stand.",
 )
 _TEXT_RULES = (*_GENERATION_RULES, "A list of prompts holds one kind of item, and no prompt is without tokens.")
 
@@ -169,7 +178,7 @@ ENDPOINTS = (
         answers={200: Answer("The tokens.", (Tokens,))},
         errors=_BODY_ERRORS,
         needs_key=True,
-        rules=("`model`, if given, is the served one.", "The model has a chat template, and it takes these messages."),
+        rules=("`model`, if given, is the served one.", *_CONVERSATION_RULES),
         examples={"text": {"prompt": "Hello", "return_token_strs": True}, "conversation": {"messages": _MESSAGES}},
     ),
     Endpoint(

@@ -6,6 +6,7 @@ import re
 from typing import TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.grammar import Grammar
 from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
@@ -36,7 +37,12 @@ class ParamsFactory:
         self._min_p = _first(defaults.min_p, 0.0)
         self._repetition_penalty = _first(defaults.repetition_penalty, 1.0)
 
-    def build(self, request: ChatCompletionRequest | CompletionRequest, longest_prompt_tokens: int) -> SamplingParams:
+    def build(
+        self,
+        request: ChatCompletionRequest | CompletionRequest,
+        longest_prompt_tokens: int,
+        grammar: Grammar | None = None,
+    ) -> SamplingParams:
         """Parameters for all sequences of a request whose longest prompt has that many tokens.
 
         Raises:
@@ -65,6 +71,7 @@ class ParamsFactory:
             min_tokens=min_tokens,
             ignore_eos=request.ignore_eos,
             logprobs=_logprobs(request),
+            grammar=grammar,
         )
 
     def check_prompt(self, tokens: list[int], param: str) -> list[int]:

@@ -15,8 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handler.completions import cancelled_on_disconnect, read_body
+from handler.conversation.conversation import Conversation, TemplateOptions
+from handler.conversation.messages import template_messages
+from handler.conversation.rendering import render_prompt
 from handler.engine.loaded import LoadedModel
 from handler.errors import DeadlineExceededError, InvalidRequestError
+from handler.formats.chat_conversation import read_tools
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.tokens import (
     DetokenizedText,
@@ -94,8 +98,16 @@ def _text(asked: _TokenizeRequest, model: LoadedModel) -> str:
         return asked.prompt
     if model.chat_template is None:
         raise InvalidRequestError("The model has no chat template", "messages")
-    messages = [message.for_template() for message in asked.messages]
-    return model.chat_template.render(messages, add_generation_prompt=asked.add_generation_prompt)
+    conversation = Conversation(
+        messages=template_messages(asked.messages),
+        tools=read_tools(asked.tools or []),
+        template=TemplateOptions(
+            add_generation_prompt=asked.add_generation_prompt,
+            continue_final_message=asked.continue_final_message,
+            variables=asked.chat_template_kwargs or {},
+        ),
+    )
+    return render_prompt(conversation, model.chat_template)
 
 
 def _detokenize(asked: DetokenizeRequest, model: LoadedModel) -> DetokenizedText:

@@ -98,7 +98,7 @@ KEYWORDS = {
     "$ref", "type", "properties", "required", "additionalProperties", "title", "description", "default", "enum",
     "anyOf", "items", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
     "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
-    "contentMediaType", "contentSchema",
+    "pattern", "contentMediaType", "contentSchema",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 

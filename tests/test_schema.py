@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handler.conversation.messages import template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.codec import decode_request
-from handler.schema.messages import ChatMessage, TextPart
+from handler.schema.messages import DeveloperMessage, TextPart, UserMessage
 from handler.schema.text import CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -69,7 +70,8 @@ BAD_CHAT = [
     ({"messages": "hi"}, "messages"),
     ({"messages": [5]}, "messages[0]"),
     ({"messages": [{"content": "hi"}]}, "messages[0].role"),
-    (message(role="tool"), "messages[0].role"),
+    (message(role="tool"), "messages[0].tool_call_id"),
+    (message(role="wizard"), "messages[0].role"),
     (message(role=5), "messages[0].role"),
     (message(content=None), "messages[0].content"),
     (message(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
@@ -159,11 +161,9 @@ def test_an_error_does_not_repeat_megabytes_of_a_request() -> None:
 
 
 def test_parts_become_text_and_developer_becomes_system() -> None:
-    parts = ChatMessage(
-        role="developer", content=[TextPart(type="text", text="a"), TextPart(type="text", text="b")], name="x"
-    )
-    assert parts.for_template() == {"role": "system", "content": "ab", "name": "x"}
-    assert ChatMessage(role="user", content="c").for_template() == {"role": "user", "content": "c"}
+    parts = [TextPart(type="text", text="a"), TextPart(type="text", text="b")]
+    shaped = template_messages([DeveloperMessage(content=parts, name="x"), UserMessage(content="c")])
+    assert shaped == [{"role": "system", "content": "ab", "name": "x"}, {"role": "user", "content": "c"}]
 
 
 def test_null_counts_as_absent_where_openai_says_so() -> None:

@@ -66,6 +66,10 @@ class BlockPool:
         """Whether some sequence holds the block."""
         return block in self._references
 
+    def is_shared(self, block: int) -> bool:
+        """Whether more than one sequence holds the block."""
+        return self._references[block] > 1
+
     def share(self, block: int) -> None:
         """Take one more reference on a block that `lookup` found."""
         self._unused.pop(block, None)
@@ -76,6 +80,13 @@ class BlockPool:
         if block_hash not in self._block_of:
             self._block_of[block_hash] = block
             self._hash_of[block] = block_hash
+
+    def withdraw(self, blocks: list[int]) -> None:
+        """Make a sequence's blocks findable no more. Who holds them keeps them."""
+        for block in blocks:
+            block_hash = self._hash_of.pop(block, None)
+            if block_hash is not None:
+                del self._block_of[block_hash]
 
     def release(self, blocks: list[int]) -> None:
         """Give back one reference on each of a sequence's blocks; its last ones become the first to be reused."""

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 import msgspec
 
+from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
+
+_NO_VARIABLES: Mapping[str, Any] = {}
 
 
 class GenerationTag(jinja2.ext.Extension):
@@ -32,7 +38,10 @@ class GenerationTag(jinja2.ext.Extension):
 
 
 class ChatTemplate:
-    """One compiled template with the special tokens it may name. Safe to use from several threads."""
+    """One compiled template with the special tokens it may name. Safe to use from several threads.
+
+    What only some requests ask about it is found out when the first of them does: no boot should pay for that.
+    """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -45,26 +54,53 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise CorruptSnapshotError(f"chat template: {error}") from error
+        self._source = source
         self._special_tokens = special_tokens
 
-    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = True) -> str:
-        """The prompt for `messages`.
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template reads and does not set itself."""
+        return frozenset(jinja2.meta.find_undeclared_variables(self._template.environment.parse(self._source)))
+
+    @cached_property
+    def tool_syntax(self) -> ToolSyntax | None:
+        """How it writes tool calls; None if it knows no tools, or writes calls in a form that is unknown here."""
+        return detect_tool_syntax(self._probe)
+
+    @cached_property
+    def knows_system_role(self) -> bool:
+        """Whether system messages reach the prompt."""
+        return knows_system_role(self._probe)
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] = _NO_VARIABLES,
+    ) -> str:
+        """The prompt for `messages`, and the tools that may be called, as OpenAI's requests describe them.
+
+        `variables` are for the template alone and win over its special tokens.
 
         Raises:
             InvalidRequestError: the template refuses these messages, or cannot digest them.
         """
         try:
             return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
+                self._special_tokens
+                | {"documents": None}
+                | dict(variables)
+                | {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
             )
         except Exception as error:  # a template is a program: whatever it raises, these messages made it
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}", "messages"
             ) from error
+
+    def _probe(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+        return self.render(messages, tools=tools or None)
 
 
 def read_chat_template(directory: Path) -> ChatTemplate | None:

@@ -16,6 +16,7 @@ from handler.engine.scheduler import Scheduler
 from handler.engine.types import (
     Batch,
     EngineStats,
+    FinishReason,
     PendingStep,
     Runner,
     SamplingParams,
@@ -149,7 +150,10 @@ class EngineCore:
                 self._scheduler.advance(chunk, 0)
                 continue
             event = output.accept(tokens)
-            self._scheduler.advance(chunk, len(event.token_ids))
+            if event.finish_reason is FinishReason.ERROR:
+                self._runner.clear(self._scheduler.forget(sequence))
+            else:
+                self._scheduler.advance(chunk, len(event.token_ids))
             if event.finish_reason is not None:
                 self.cancel(sequence.id)
             events.append((sequence.id, event))

@@ -39,6 +39,12 @@ class KvCache:
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, keys)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, values)
 
+    def clear(self, blocks: list[int]) -> None:
+        """Make blocks as they were at first."""
+        indices = torch.tensor(blocks, device=self.keys[0].device)
+        for tensor in (*self.keys, *self.values):
+            tensor.index_fill_(0, indices, 0)
+
     def gather(self, layer: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `block_tables` (N, P): two tensors (N, num_kv_heads, P * block_size, head_dim)."""
         n, pages = block_tables.shape

@@ -6,6 +6,7 @@ import msgspec
 
 from handler.engine.chat_template import ChatTemplate
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.grammar import GrammarCompiler
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import ModelInfo
 
@@ -17,3 +18,4 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     defaults: GenerationDefaults
+    grammars: GrammarCompiler

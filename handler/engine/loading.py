@@ -16,6 +16,7 @@ from handler.engine.config import ModelShape
 from handler.engine.core import EngineCore
 from handler.engine.drafting import Drafter
 from handler.engine.generation_config import read_generation_defaults
+from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
 from handler.engine.precision import resolve_precision
 from handler.engine.sampler import Sampler
@@ -83,6 +84,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
             tokenizer=tokenizer,
             chat_template=chat_template,
             defaults=defaults,
+            grammars=GrammarCompiler(snapshot.directory / "tokenizer.json", defaults.end_token_ids, config.vocab_size),
         ),
     )
     with timeline.phase("warm_up"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
 from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent
+from handler.errors import EngineError
 
 
 class SequenceOutput:
@@ -12,7 +13,7 @@ class SequenceOutput:
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer, end_token_ids: frozenset[int]) -> None:
         params = sequence.params
         self._sequence = sequence
-        self._text = TextStream(tokenizer, sequence.tokens)
+        self._text = TextStream(tokenizer, sequence.tokens, params.shown_token_ids)
         self._stops = StopMatcher(params.stop)
         self._end_token_ids = frozenset() if params.ignore_eos else end_token_ids
         self._stop_token_ids = frozenset(params.stop_token_ids)
@@ -23,7 +24,12 @@ class SequenceOutput:
         kept: list[SampledToken] = []
         finish: FinishReason | None = None
         stop_reason: str | int | None = None
+        error: EngineError | None = None
         for one in sampled:
+            if one.error is not None:
+                text += self._rest()[0]
+                finish, error = FinishReason.ERROR, EngineError(f"The completion cannot go on: {one.error}")
+                break
             kept.append(one)
             new, finish, stop_reason = self._take(one.token_id)
             text += new
@@ -37,6 +43,7 @@ class SequenceOutput:
             stop_reason=stop_reason,
             cached_tokens=self._sequence.cached_tokens,
             first_scheduled_s=self._sequence.first_scheduled_s,
+            error=error,
         )
 
     def _take(self, token: int) -> tuple[str, FinishReason | None, str | int | None]:
@@ -56,11 +63,16 @@ class SequenceOutput:
             elif sequence.num_output_tokens >= sequence.params.max_tokens:
                 finish = FinishReason.LENGTH
         if finish is not None and not isinstance(stop_reason, str):
-            rest, late_stop = self._match(self._text.flush())
-            text += rest + self._stops.flush()
+            rest, late_stop = self._rest()
+            text += rest
             if late_stop is not None:
                 finish, stop_reason = FinishReason.STOP, late_stop
         return text, finish, stop_reason
+
+    def _rest(self) -> tuple[str, str | None]:
+        """What was held back, and the stop string that it completes, if any."""
+        rest, stop = self._match(self._text.flush())
+        return rest + self._stops.flush(), stop
 
     def _match(self, text: str) -> tuple[str, str | None]:
         sequence = self._sequence

@@ -74,6 +74,11 @@ class TorchRunner:
         logits = self._decoder.logits(hidden[torch.tensor(last_rows).to(self._device)])
         return FinishedStep(self._sampler.sample_chunks(logits, sampling))
 
+    @torch.inference_mode()
+    def clear(self, blocks: list[int]) -> None:
+        """Zero the blocks: attention weighs what is left behind a sequence's last token by zero, which keeps NaN."""
+        self._cache.clear(blocks)
+
     def idle(self) -> None:
         """Nothing is prepared ahead of time here."""
 

@@ -8,16 +8,21 @@ number that the sequence's own generator draws, so neither batch nor device matt
 from __future__ import annotations
 
 import itertools
+import math
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from handler.engine.masks import Follower, Masks
 from handler.engine.penalties import Penalties
 from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
 
 CANDIDATES = 256
 """A top-p cut is looked for among that many likeliest tokens first; a flatter row is sorted whole."""
+
+NOTHING_LEFT = "what the request rules out leaves no token to go on with"
+NOT_FINITE = "the model's logits are not finite"
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -30,6 +35,7 @@ class Sampler:
         self._end_token_ids = end_token_ids
         self._device = device
         self._penalties = Penalties(device)
+        self._masks = Masks(vocab_size, device)
         # Tensors of what a request lists, made once: a list may name the whole vocabulary.
         self._biases: WeakKeyDictionary[Sequence, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         self._bans: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()
@@ -60,16 +66,24 @@ class Sampler:
     ) -> list[SampledToken]:
         """One token for each row of `logits` (R, vocab_size) float32, which this may overwrite.
 
-        `accepted` are tokens that each sequence got in this step already and does not hold yet.
+        `accepted` are tokens that each sequence got in this step already and does not hold yet. A row from which
+        nothing can be chosen yields an error, and changes nothing for the others.
         """
         if accepted is None:
             accepted = [[] for _ in sequences]
         raw = logits.clone() if any(s.params.logprobs is not None for s in sequences) else logits
         for row, sequence in enumerate(sequences):
             self._adjust(logits[row], sequence, accepted[row])
-        tokens = self._choose(logits, sequences)
+        followers = {
+            row: self._masks.follow(sequence, accepted[row])
+            for row, sequence in enumerate(sequences)
+            if sequence.params.grammar is not None
+        }
+        likeliest = self._constrain(logits, sequences, followers)
+        errors = _errors(logits, likeliest, followers)
+        tokens = self._choose(logits, likeliest, sequences)
         logprobs = self._logprobs(raw, sequences, tokens)
-        return [SampledToken(token, logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+        return [SampledToken(*result) for result in zip(tokens, logprobs, errors, strict=True)]
 
     def _adjust(self, row: Tensor, sequence: Sequence, accepted: list[int]) -> None:
         """Apply penalties, biases and bans to one row of logits (vocab_size,), in OpenAI's and vLLM's order."""
@@ -86,8 +100,28 @@ class Sampler:
                 self._bans[sequence] = self._indices(list({*self._end_token_ids, *params.stop_token_ids}))
             row[self._bans[sequence]] = float("-inf")
 
-    def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
-        tokens = _argmax(logits)
+    def _constrain(self, logits: Tensor, sequences: list[Sequence], followers: dict[int, Follower]) -> Tensor:
+        """Take from each row what its follower does not allow, and return the likeliest tokens (R,) of what is left.
+
+        A greedy row whose likeliest token is allowed is left as it is: asking for one token costs a tenth of a mask.
+        """
+        drawn = {row: follower for row, follower in followers.items() if sequences[row].params.temperature > 0}
+        if drawn:
+            self._masks.apply(logits, drawn)
+        likeliest = _argmax(logits)
+        wrong = {
+            row: follower
+            for row, follower in followers.items()
+            if row not in drawn and not follower.matcher.validate_tokens([int(likeliest[row])])
+        }
+        if wrong:
+            self._masks.apply(logits, wrong)
+            rows = list(wrong)
+            likeliest[rows] = _argmax(logits[rows])
+        return likeliest
+
+    def _choose(self, logits: Tensor, likeliest: Tensor, sequences: list[Sequence]) -> list[int]:
+        tokens = likeliest
         plain = [row for row, s in enumerate(sequences) if s.params.temperature > 0 and not _cuts(s.params)]
         cut = [row for row, s in enumerate(sequences) if s.params.temperature > 0 and _cuts(s.params)]
         if plain:
@@ -166,10 +200,22 @@ def _argmax(logits: Tensor) -> Tensor:
     return best.squeeze(1) * piece + within
 
 
+def _errors(logits: Tensor, likeliest: Tensor, followers: dict[int, Follower]) -> list[str | None]:
+    """Why nothing can be chosen from a row, None where something can. A row with a NaN has it for its largest."""
+    errors: list[str | None] = [None] * len(logits)
+    for row, value in enumerate(logits.gather(1, likeliest.unsqueeze(1)).squeeze(1).tolist()):
+        if not math.isfinite(value):
+            errors[row] = NOTHING_LEFT if value == -math.inf else NOT_FINITE
+    for row, follower in followers.items():
+        if follower.error:
+            errors[row] = f"the grammar cannot be followed any further: {follower.error}"
+    return errors
+
+
 def _cuts(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1.0
 
 
 def _goes_on(draft: tuple[int, ...], sampled: list[SampledToken]) -> bool:
     """Whether the next row was computed behind the token that was sampled last."""
-    return len(sampled) <= len(draft) and sampled[-1].token_id == draft[len(sampled) - 1]
+    return len(sampled) <= len(draft) and sampled[-1].error is None and sampled[-1].token_id == draft[len(sampled) - 1]

@@ -67,6 +67,11 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
 
+    def forget(self, sequence: Sequence) -> list[int]:
+        """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
+        self._pool.withdraw(sequence.block_table)
+        return [block for block in sequence.block_table if not self._pool.is_shared(block)]
+
     @property
     def needs_results(self) -> bool:
         """Whether a running sequence would be left out of the next step, for it cannot go on without a token in flight.

@@ -44,7 +44,9 @@ class Tokenizer:
             raise CorruptSnapshotError(f"{path}: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._added_tokens = frozenset(self._tokenizer.get_added_tokens_decoder())
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added_tokens = frozenset(added)
+        self._special_tokens = {token.content: token_id for token_id, token in added.items() if token.special}
         self._is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -59,6 +61,10 @@ class Tokenizer:
     def piece(self, token_id: int) -> str | None:
         """The vocabulary's own spelling of one token, None for an id that it does not have."""
         return self._tokenizer.id_to_token(token_id)
+
+    def special_token_id(self, text: str) -> int | None:
+        """The special token of that text, which `decode` skips; None if there is none."""
+        return self._special_tokens.get(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for, even where they are part of a character only."""
@@ -80,16 +86,22 @@ class TextStream:
 
     A token's text may depend on those before it, so the last emitted tokens are decoded again beside the new ones
     and only what they add is new (the two-offset method of text-generation-inference).
+
+    Special tokens have no text, but for those in `shown_token_ids`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: list[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: list[int], shown_token_ids: tuple[int, ...] = ()) -> None:
         self._tokenizer = tokenizer
+        self._shown = {token_id: tokenizer.token_bytes(token_id).decode() for token_id in shown_token_ids}
         self._tokens = prompt_tokens[-_CONTEXT_TOKENS:]
         self._num_emitted = len(self._tokens)
         self._emitted_length = len(tokenizer.decode(self._tokens))  # characters of `_tokens` that are out
 
     def push(self, token_id: int) -> str:
         """The text that is certain with this token; empty while a character is incomplete."""
+        shown = self._shown.get(token_id)
+        if shown is not None:  # the text after it goes on from that before it, as behind any other special token
+            return (self.flush() if len(self._tokens) > self._num_emitted else "") + shown
         self._tokens.append(token_id)
         text = self._tokenizer.decode(self._tokens)
         if text.endswith(_REPLACEMENT):

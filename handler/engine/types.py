@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from handler.engine.grammar import Grammar
 from handler.engine.lookup import PromptLookup
 from handler.errors import EngineError
 
@@ -43,7 +44,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         stop_token_ids: tokens that end the completion, beside the model's own end tokens.
         min_tokens: no end token and no stop string before that many tokens.
         ignore_eos: the model's own end tokens do not end the completion.
+        shown_token_ids: special tokens whose text belongs to the completion's; that of others does not.
         logprobs: None for none, else the number of most likely alternatives reported beside each chosen token.
+        grammar: what the completion must match, None for anything.
     """
 
     max_tokens: int
@@ -60,7 +63,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    shown_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
     @property
     def needs_history(self) -> bool:
@@ -75,6 +80,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             or bool(self.logit_bias)
             or self.min_tokens > 0
             or self.logprobs is not None
+            or self.grammar is not None
         )
 
 
@@ -90,10 +96,11 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class SampledToken(msgspec.Struct, frozen=True):
-    """The choice of one row of logits."""
+    """The choice of one row of logits. With an `error` there was none, and the token means nothing."""
 
     token_id: int
     logprob: TokenLogprob | None = None
+    error: str | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +227,9 @@ class Runner(Protocol):
 
     def launch(self, batch: Batch) -> PendingStep:
         """Begin a step. Steps take effect in the order of their launch; the batch may change once this returns."""
+
+    def clear(self, blocks: list[int]) -> None:
+        """Called with the blocks of a sequence that failed: none of its numbers may reach who gets them next."""
 
     def idle(self) -> None:
         """Called when nothing runs: time for preparations that no request should wait for."""

@@ -6,10 +6,21 @@ from typing import Any
 
 import msgspec
 
+from handler.conversation.output import (
+    CallArguments,
+    CallStart,
+    OutputDelta,
+    OutputParser,
+    ParserFactory,
+    TextDelta,
+    parse_whole,
+)
+from handler.conversation.planning import plan_conversation
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent, TokenLogprob
 from handler.errors import InvalidRequestError, PilotlightError
+from handler.formats.chat_conversation import conversation_of
 from handler.formats.format import Head, Plan, choice_error
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
@@ -24,7 +35,11 @@ from handler.schema.chat import (
     TopLogprob,
 )
 from handler.schema.codec import decode_request, encode_json
+from handler.schema.refusals import explain
+from handler.schema.tools import FunctionDelta, GeneratedCall, GeneratedFunction, ToolCallDelta
+from handler.schema.usage import FinishReason as ReportedReason
 from handler.sse import DONE, ChunkFrames, error_event
+from handler.structured import check_compatible
 
 
 class ChatFormat:
@@ -35,7 +50,10 @@ class ChatFormat:
 
     def decode(self, body: bytes) -> ChatCompletionRequest:
         """Validate a chat request."""
-        return decode_request(self._decoder, body)
+        try:
+            return decode_request(self._decoder, body)
+        except InvalidRequestError as error:
+            raise explain(error) from error
 
     def count_sequences(self, request: ChatCompletionRequest) -> tuple[int, str]:
         """A conversation is one prompt."""
@@ -43,18 +61,20 @@ class ChatFormat:
 
     def plan(self, request: ChatCompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Render the template, which writes all special tokens itself, and encode."""
-        if model.chat_template is None:
-            raise InvalidRequestError("The model has no chat template; use /v1/completions", "messages")
-        text = model.chat_template.render([message.for_template() for message in request.messages])
-        prompt = factory.check_prompt(model.tokenizer.encode(text, add_special_tokens=False), "messages")
-        return Plan([prompt], factory.build(request, len(prompt)), request.n or 1)
+        planned = plan_conversation(conversation_of(request), model)
+        if planned.grammar is not None:
+            check_compatible(request, planned.grammar_param)
+        prompt = factory.check_prompt(planned.prompt, "messages")
+        params = factory.build(request, len(prompt), planned.grammar)
+        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
+        return Plan([prompt], params, request.n or 1, planned.parser)
 
     def answer(
-        self, request: ChatCompletionRequest, head: Head, generation: Generation, model: LoadedModel
+        self, request: ChatCompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
     ) -> ChatAnswer:
         """A chat.completion, or its chunks."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage
-        return ChatAnswer(head, generation, model.tokenizer, with_usage=with_usage)
+        return ChatAnswer(head, generation, model.tokenizer, plan.parser, with_usage=with_usage)
 
     def logged_prompt(self, request: ChatCompletionRequest) -> Any:
         """The messages as they came."""
@@ -64,11 +84,20 @@ class ChatFormat:
 class ChatAnswer:
     """One conversation's completions."""
 
-    def __init__(self, head: Head, generation: Generation, tokenizer: Tokenizer, *, with_usage: bool) -> None:
+    def __init__(
+        self,
+        head: Head,
+        generation: Generation,
+        tokenizer: Tokenizer,
+        parser: ParserFactory | None,
+        *,
+        with_usage: bool,
+    ) -> None:
         self._head = head
         self._id = f"chatcmpl-{head.request_id}"
         self._generation = generation
         self._tokenizer = tokenizer
+        self._parsers = None if parser is None else [parser() for _ in generation.choices]
         self._with_usage = with_usage
         self._frames = ChunkFrames(
             {"id": self._id, "object": "chat.completion.chunk", "created": head.created, "model": head.model},
@@ -78,20 +107,22 @@ class ChatAnswer:
         )
 
     def opening(self) -> bytes:
-        """The role chunk of each choice."""
-        role = b'"delta":{"role":"assistant","content":""}'
+        """The role chunk of each choice; nobody knows yet whether one that may call tools has content."""
+        role = b'"delta":{"role":"assistant","content":%s}' % (b'""' if self._parsers is None else b"null")
         return b"".join(self._frames.choice(choice.index, role) for choice in self._generation.choices)
 
     def event(self, choice: Choice, event: TokenEvent) -> bytes:
-        """A delta with text, and an empty one with the finish reason."""
-        frames = b""
-        if event.text or (event.finish_reason is not None and event.logprobs is not None):
-            frames = self._frames.text(choice.index, event.text, self._logprobs(choice))
+        """Deltas with text and calls, and an empty one with the finish reason."""
+        if self._parsers is None:
+            frames = self._frames.text(choice.index, event.text, self._logprobs(choice)) if event.text else b""
+        else:
+            frames = b"".join(self._delta(choice, delta) for delta in self._read(self._parsers[choice.index], event))
         if event.finish_reason is not None:
             frames += self._frames.choice(
                 choice.index,
                 b'"delta":{}',
-                finish_reason=choice.finish_reason,
+                logprobs=self._logprobs(choice),
+                finish_reason=self._finish_reason(choice),
                 stop_reason=choice.stop_reason,
                 error=choice_error(choice),
             )
@@ -110,9 +141,9 @@ class ChatAnswer:
         choices = [
             ChatChoice(
                 index=choice.index,
-                message=AssistantMessage(choice.text),
+                message=self._message(choice),
                 logprobs=self._logprobs(choice),
-                finish_reason=choice.reported_reason,
+                finish_reason=self._finish_reason(choice),
                 stop_reason=choice.stop_reason,
                 error=choice_error(choice) or msgspec.UNSET,
             )
@@ -126,6 +157,39 @@ class ChatAnswer:
             usage=self._generation.usage(),
         )
         return encode_json(answer)
+
+    @staticmethod
+    def _read(parser: OutputParser, event: TokenEvent) -> list[OutputDelta]:
+        deltas = parser.push(event.text)
+        return deltas if event.finish_reason is None else [*deltas, *parser.finish()]
+
+    def _delta(self, choice: Choice, delta: OutputDelta) -> bytes:
+        """One delta as a chunk; log probabilities go with the first that follows their tokens."""
+        match delta:
+            case TextDelta(text):
+                return self._frames.text(choice.index, text, self._logprobs(choice))
+            case CallStart(index, call_id, name):
+                call = ToolCallDelta(index, FunctionDelta("", name), call_id, "function")
+            case CallArguments(index, text):
+                call = ToolCallDelta(index, FunctionDelta(text))
+            case _:
+                return b""
+        content = b'"delta":{"tool_calls":[' + encode_json(call) + b"]}"
+        return self._frames.choice(choice.index, content, logprobs=self._logprobs(choice))
+
+    def _message(self, choice: Choice) -> AssistantMessage:
+        if self._parsers is None:
+            return AssistantMessage(choice.text)
+        output = parse_whole(self._parsers[choice.index], choice.text)
+        calls = [GeneratedCall(call.id, GeneratedFunction(call.name, call.arguments)) for call in output.calls]
+        return AssistantMessage(output.content or (None if calls else ""), tool_calls=calls or msgspec.UNSET)
+
+    def _finish_reason(self, choice: Choice) -> ReportedReason:
+        """Why it ended, once its text has been read."""
+        reason = choice.reported_reason
+        if reason == "stop" and self._parsers is not None and self._parsers[choice.index].stops_for_calls:
+            return "tool_calls"
+        return reason
 
     def _logprobs(self, choice: Choice) -> ChatLogprobs | None:
         """One entry per token since the last call, bytes included."""

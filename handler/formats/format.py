@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from handler.conversation.output import ParserFactory
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
@@ -40,11 +41,15 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a request asks of the engine: `n` completions of each prompt's tokens."""
+    """What a request asks of the engine: `n` completions of each prompt's tokens.
+
+    `parser` makes what reads each choice's text; None where it is nothing but text.
+    """
 
     prompts: list[list[int]]
     params: SamplingParams
     n: int
+    parser: ParserFactory | None = None
 
 
 class Answer(Protocol):
@@ -86,7 +91,7 @@ class Format(Protocol, Generic[RequestT]):
     def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Templates, tokens and the checks that need the model. Runs in the thread pool."""
 
-    def answer(self, request: RequestT, head: Head, generation: Generation, model: LoadedModel) -> Answer:
+    def answer(self, request: RequestT, plan: Plan, head: Head, generation: Generation, model: LoadedModel) -> Answer:
         """The writer of this request's answer."""
 
     def logged_prompt(self, request: RequestT) -> Any:

@@ -18,6 +18,7 @@ from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.text import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from handler.sse import DONE, ChunkFrames, error_event
+from handler.structured import compile_grammar
 
 
 class TextFormat:
@@ -40,9 +41,12 @@ class TextFormat:
     def plan(self, request: CompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Texts get the special tokens that the tokenizer adds; tokens are taken as they are."""
         prompts = [factory.check_prompt(tokens, path) for path, tokens in _prompts(request, model.tokenizer)]
-        return Plan(prompts, factory.build(request, max(map(len, prompts))), request.n or 1)
+        grammar = compile_grammar(request, None, model.grammars)
+        return Plan(prompts, factory.build(request, max(map(len, prompts)), grammar), request.n or 1)
 
-    def answer(self, request: CompletionRequest, head: Head, generation: Generation, model: LoadedModel) -> TextAnswer:
+    def answer(
+        self, request: CompletionRequest, plan: Plan, head: Head, generation: Generation, model: LoadedModel
+    ) -> TextAnswer:
         """A text_completion, or its chunks."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage
         return TextAnswer(head, generation, model.tokenizer, with_usage=with_usage)

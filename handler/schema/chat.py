@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,8 @@ from msgspec import Meta
 from handler.schema.errors import ErrorDetail
 from handler.schema.messages import ChatMessage
 from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
+from handler.schema.structured import ResponseFormat
+from handler.schema.tools import MAX_TOOLS, FunctionTool, GeneratedCall, ToolCallDelta, ToolChoiceField
 from handler.schema.usage import FinishReason, Usage
 
 
@@ -17,7 +19,16 @@ class ChatCompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_un
     """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool | None = None
+    add_generation_prompt: (
+        Annotated[bool, Meta(description="End the prompt with the head of the assistant's message.")] | None
+    ) = None
+    continue_final_message: Annotated[bool, Meta(description="Go on with the assistant's last message.")] = False
+    chat_template_kwargs: Annotated[dict[str, Any], Meta(description="Variables of the chat template.")] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, description="Newer name of max_tokens.")] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
@@ -43,11 +54,12 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    """The generated message."""
+    """The generated message: content is null where it consists of calls alone."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[GeneratedCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -72,11 +84,12 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
 
 
-class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+class ChatDelta(msgspec.Struct, frozen=True):
     """What a chunk adds to a message."""
 
-    role: Literal["assistant"] | None = None
-    content: str | None = None
+    role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: list[ToolCallDelta] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):

@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from handler.schema.structured import Choices, JsonSchema, StructuredOutputs
+
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
@@ -42,7 +44,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
     logit_bias: Annotated[dict[str, Bias], Meta(description="Added to the logits of token ids.")] | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: list[TokenId] | None = None
@@ -51,6 +53,11 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Completions of each prompt.")] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    guided_json: Annotated[JsonSchema | str, Meta(description="A JSON schema, also as text.")] | None = None
+    guided_regex: Annotated[str, Meta(description="In Rust's syntax.")] | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Annotated[str, Meta(description="In Lark or GBNF.")] | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None
     metadata: (
         Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16, description="Kept in the log.")] | None

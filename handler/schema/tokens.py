@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from handler.schema.messages import ChatMessage
 from handler.schema.sampling import MAX_NAME_LENGTH, TokenId
+from handler.schema.tools import MAX_TOOLS, FunctionTool
 
 ModelName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, description="The served model; may be left out.")]
 
@@ -27,7 +28,10 @@ class TokenizeChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     model: ModelName | None = None
-    add_generation_prompt: bool = True
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool = False
     return_token_strs: bool | None = None
 

@@ -50,6 +50,9 @@ class DeferredRunner:
         self.num_steps_ahead += len(self.in_flight) > 1
         return step
 
+    def clear(self, blocks: list[int]) -> None:
+        self._runner.clear(blocks)
+
     def idle(self) -> None:
         self._runner.idle()
 

@@ -15,6 +15,7 @@ from handler.engine.blocks import BlockPool
 from handler.engine.core import EngineCore
 from handler.engine.drafting import Drafter
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
 from handler.engine.scheduler import Scheduler
 from handler.engine.tokenizer import Tokenizer
@@ -38,6 +39,7 @@ def model() -> LoadedModel:
         tokenizer=tokenizer,
         chat_template=None,
         defaults=GenerationDefaults(),
+        grammars=GrammarCompiler(Path("never read"), (), VOCAB_SIZE),
     )
 
 

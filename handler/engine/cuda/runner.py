@@ -121,6 +121,11 @@ class CudaRunner:
             return LaunchedStep(fetched, finished, step.draws, host_choice, self.clock)
 
     @torch.inference_mode()
+    def clear(self, blocks: list[int]) -> None:
+        """Zero the blocks: attention weighs what is left behind a sequence's last token by zero, which keeps NaN."""
+        self._cache.clear(blocks)
+
+    @torch.inference_mode()
     def idle(self) -> None:
         """Capture one graph that was wanted."""
         self._graphs.idle()

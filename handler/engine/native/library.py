@@ -114,6 +114,8 @@ def load_library() -> ctypes.CDLL | None:
     library.pl_decoder_destroy.restype = None
     library.pl_decoder_step.argtypes = (c_void_p, POINTER(Step))
     library.pl_decoder_step.restype = None
+    library.pl_mask_rows.argtypes = (c_void_p, ctypes.c_int, c_void_p, ctypes.c_int, c_void_p)
+    library.pl_mask_rows.restype = None
     return library
 
 

@@ -39,5 +39,8 @@ class NativeRunner:
         logits = self._decoder.forward(tokens, spans, logit_rows)
         return FinishedStep(self._sampler.sample_chunks(logits, sampling) if sampling else [])
 
+    def clear(self, blocks: list[int]) -> None:
+        """Nothing to do: the kernels read nothing behind a sequence's last token."""
+
     def idle(self) -> None:
         """Nothing is prepared ahead of time here."""

@@ -81,6 +81,9 @@ void pl_quantise_row(const float *x, int size, pl_quantised *to, int row);
 void pl_rms_norm(const float *x, const float *weight, int size, float eps, float *out);
 /* Rotate one head in place; `cos` and `sin` are (head_dim / 2,). */
 void pl_rotate(float *head, const float *cos, const float *sin, int head_dim);
+/* Set to -infinity what is not allowed in some `rows` of `logits` (any, vocab). Of each there is a mask of
+ * ceil(vocab / 32) words, in which the bit of an allowed token is set, the lowest bit of the first word for token 0. */
+void pl_mask_rows(float *logits, int vocab, const int32_t *rows, int num_rows, const uint32_t *masks);
 
 /* ---- attention.c: over the paged cache ---- */
 

@@ -77,3 +77,16 @@ void pl_rotate(float *head, const float *cos, const float *sin, int head_dim)
         high[i] = b * cos[i] + a * sin[i];
     }
 }
+
+void pl_mask_rows(float *logits, int vocab, const int32_t *rows, int num_rows, const uint32_t *masks)
+{
+    int words = (vocab + 31) / 32;
+    for (int n = 0; n < num_rows; n++) {
+        float *row = logits + (size_t)rows[n] * vocab;
+        const uint32_t *mask = masks + (size_t)n * words;
+        for (int i = 0; i < vocab; i += PL_LANES) {
+            __mmask16 banned = ~(__mmask16)(mask[i / 32] >> i % 32) & pl_tail(i, vocab);
+            _mm512_mask_storeu_ps(row + i, banned, _mm512_set1_ps(-INFINITY));
+        }
+    }
+}

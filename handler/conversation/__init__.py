@@ -1,0 +1,1 @@
+"""A conversation with tools, whatever endpoint it came through: its prompt, its grammar, and what its output means."""

@@ -1,0 +1,77 @@
+"""From messages as they come in to messages as chat templates know them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from typing import Any
+
+import msgspec
+
+from handler.errors import InvalidRequestError
+from handler.schema.messages import (
+    AssistantText,
+    AssistantTurn,
+    ChatMessage,
+    DeveloperMessage,
+    RefusalPart,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+)
+from handler.schema.tools import ToolCall
+
+
+def template_messages(messages: list[ChatMessage], param: str = "messages") -> list[dict[str, Any]]:
+    """String content, arguments as objects, and no role that templates have never heard of.
+
+    Raises:
+        InvalidRequestError: an assistant's message that says nothing, or calls whose arguments are no JSON object.
+    """
+    return [_template_message(message, f"{param}[{index}]") for index, message in enumerate(messages)]
+
+
+def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
+    shaped: dict[str, Any]
+    match message:
+        case SystemMessage() | DeveloperMessage():
+            shaped = {"role": "system", "content": _text(message.content)}
+        case AssistantTurn():
+            shaped = {"role": "assistant", "content": _assistant_text(message, param)}
+            if message.tool_calls:
+                paths = (f"{param}.tool_calls[{index}].function.arguments" for index in range(len(message.tool_calls)))
+                shaped["tool_calls"] = [
+                    _template_call(call, path) for call, path in zip(message.tool_calls, paths, strict=True)
+                ]
+        case ToolMessage():
+            shaped = {"role": "tool", "content": _text(message.content), "tool_call_id": message.tool_call_id}
+        case _:
+            shaped = {"role": "user", "content": _text(message.content)}
+    return shaped if message.name is None else shaped | {"name": message.name}
+
+
+def _text(content: str | SequenceOf[TextPart | AssistantText | RefusalPart]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in content)
+
+
+def _assistant_text(message: AssistantTurn, param: str) -> str:
+    """What it said, or how it refused; nothing only if it called tools."""
+    if message.content is not None:
+        return _text(message.content)
+    if message.refusal is None and not message.tool_calls:
+        raise InvalidRequestError(
+            f"{param}.content: an assistant's message needs content, a refusal or tool_calls", f"{param}.content"
+        )
+    return message.refusal or ""
+
+
+def _template_call(call: ToolCall, param: str) -> dict[str, Any]:
+    try:
+        # Some servers write nothing where a function has no parameters.
+        arguments = msgspec.json.decode(call.function.arguments or "{}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"{param} is not valid JSON: {error}", param) from error
+    if not isinstance(arguments, dict):
+        raise InvalidRequestError(f"{param}: arguments are a JSON object", param)
+    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
