@@ -228,7 +228,7 @@ def test_the_async_client(server: ServerProcess) -> None:
         ({"max_tokens": 10_000}, "max_tokens", "context_length_exceeded"),
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "messages", "context_length_exceeded"),
         ({"extra_body": {"made_up": 1}}, "made_up", None),
-        ({"response_format": {"type": "json_object"}}, "response_format", None),
+        ({"functions": []}, "functions", None),
     ],
 )
 def test_a_bad_request_is_a_bad_request_error(

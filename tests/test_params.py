@@ -9,7 +9,7 @@ from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError, RequestError
 from handler.params import ParamsFactory
 from handler.schema.chat import ChatCompletionRequest
-from handler.schema.messages import ChatMessage
+from handler.schema.messages import UserMessage
 from handler.schema.sampling import StreamOptions
 from handler.schema.text import CompletionRequest
 
@@ -32,7 +32,7 @@ def factory(defaults: GenerationDefaults | None = None, **settings: Any) -> Para
 
 
 def chat(**fields: Any) -> ChatCompletionRequest:
-    return ChatCompletionRequest(model="m", messages=[ChatMessage(role="user", content="hi")], **fields)
+    return ChatCompletionRequest(model="m", messages=[UserMessage(content="hi")], **fields)
 
 
 def build(

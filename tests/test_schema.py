@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.conversation.messages import template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.codec import decode_request
-from handler.schema.messages import DeveloperMessage, TextPart, UserMessage
 from handler.schema.text import CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -70,8 +68,8 @@ BAD_CHAT = [
     ({"messages": "hi"}, "messages"),
     ({"messages": [5]}, "messages[0]"),
     ({"messages": [{"content": "hi"}]}, "messages[0].role"),
-    (message(role="tool"), "messages[0].tool_call_id"),
     (message(role="wizard"), "messages[0].role"),
+    (message(role="tool"), "messages[0].tool_call_id"),
     (message(role=5), "messages[0].role"),
     (message(content=None), "messages[0].content"),
     (message(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
@@ -158,12 +156,6 @@ def test_an_error_does_not_repeat_megabytes_of_a_request() -> None:
         decode_request(chat_decoder, body)
     assert len(str(caught.value)) < 3000
     assert len(caught.value.param or "") < 2000
-
-
-def test_parts_become_text_and_developer_becomes_system() -> None:
-    parts = [TextPart(type="text", text="a"), TextPart(type="text", text="b")]
-    shaped = template_messages([DeveloperMessage(content=parts, name="x"), UserMessage(content="c")])
-    assert shaped == [{"role": "system", "content": "ab", "name": "x"}, {"role": "user", "content": "c"}]
 
 
 def test_null_counts_as_absent_where_openai_says_so() -> None:

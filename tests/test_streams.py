@@ -93,7 +93,7 @@ async def test_a_chat_stream_has_openais_shape(client: httpx.AsyncClient) -> Non
     found = await chunks(client, chat())
     opening, *middle, closing = found
     assert (opening.choices[0].delta.role, opening.choices[0].delta.content) == ("assistant", "")
-    assert all(chunk.choices[0].delta.role is None for chunk in middle)
+    assert all(chunk.choices[0].delta.role is msgspec.UNSET for chunk in middle)
     assert all(chunk.choices[0].delta.content for chunk in middle)
     assert all(chunk.choices[0].finish_reason is None for chunk in [opening, *middle])
     assert closing.choices[0].finish_reason == "length"

@@ -94,17 +94,17 @@ class CallGrammar:
         """A rule for each function: its name and arguments."""
         rules = ["body: " + " | ".join(f"body_{index}" for index in range(len(self._tools)))]
         for index, tool in enumerate(self._tools):
-            schema = _ANY_OBJECT if strict_only and not tool.strict else arguments_schema(tool)
-            rules.append(f"body_{index}: {self._body(tool.name, f'arguments_{index}')}")
-            rules.append(f"arguments_{index}: %json {schema}")
+            schema = {"type": "object"} if strict_only and not tool.strict else arguments_schema(tool)
+            rules.append(f"body_{index}: {self._body(tool.name, schema)}")
         return rules
 
-    def _body(self, name: str, arguments: str) -> str:
+    def _body(self, name: str, schema: dict[str, Any]) -> str:
         if self._syntax is ToolSyntax.MISTRAL_NAMED:
-            return f"{_quoted(name)} {self._marker(MISTRAL_ARGUMENTS)} {arguments}"
-        key = "parameters" if self._syntax is ToolSyntax.LLAMA else "arguments"
-        head = _quoted(f'{{"name": "{name}", "{key}": ')
-        return f'{head} {arguments} "}}"'
+            return f"{_quoted(name)} {self._marker(MISTRAL_ARGUMENTS)} {_json_rule(schema)}"
+        if self._syntax is ToolSyntax.LLAMA:
+            return _json_rule(_llama_call(name, schema))
+        head = _quoted(f'{{"name": "{name}", "arguments": ')
+        return f'{head} {_json_rule(schema)} "}}"'
 
     def _marker(self, marker: str) -> str:
         """A special token by its id, anything else as text."""
@@ -112,8 +112,8 @@ class CallGrammar:
         return _quoted(marker) if token_id is None else f"<[{token_id}]>"
 
 
-def arguments_schema(tool: Tool) -> str:
-    """The schema of a tool's arguments as JSON. What it does not name may not be written, unless it says so itself.
+def arguments_schema(tool: Tool) -> dict[str, Any]:
+    """The schema of a tool's arguments. What it does not name may not be written, unless it says so itself.
 
     Raises:
         InvalidRequestError: it is not the schema of an object.
@@ -123,25 +123,34 @@ def arguments_schema(tool: Tool) -> str:
         raise InvalidRequestError(f'{tool.param}: arguments are an object, so its type must be "object"', tool.param)
     if not _OPEN_ENDED & schema.keys():
         schema["additionalProperties"] = False
-    return _with_spacing(schema)
+    return schema
 
 
-def _with_spacing(schema: Any) -> str:
+def _llama_call(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A whole call as one schema: where JSON may stand beside it, the first brace does not tell which it is."""
+    arguments = {"$id": "urn:arguments"} | schema  # an id of its own lets its references begin in itself
+    properties = {"name": {"const": name}, "parameters": arguments}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _json_rule(schema: Any) -> str:
     if isinstance(schema, dict):
         schema = {"x-guidance": _SPACING} | schema
-    return msgspec.json.encode(schema).decode()
-
-
-_ANY_OBJECT = _with_spacing({"type": "object"})
+    return f"%json {msgspec.json.encode(schema).decode()}"
 
 
 def _rule(output: GrammarSpec, param: str) -> str:
     match output.kind:
         case "json_object":
-            return f"%json {_ANY_OBJECT}"
+            return _json_rule({"type": "object"})
         case "json_schema":
             try:
-                return f"%json {_with_spacing(msgspec.json.decode(output.text))}"
+                return _json_rule(msgspec.json.decode(output.text))
             except msgspec.DecodeError as error:
                 raise InvalidRequestError(f"{param} is not valid JSON: {error}", param) from error
         case "regex":

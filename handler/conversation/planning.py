@@ -101,7 +101,8 @@ def _compile(
         return model.grammars.compile(spec, "tools")
     except InvalidRequestError:
         for tool in tools:
-            model.grammars.compile(GrammarSpec("json_schema", arguments_schema(tool)), tool.param)
+            schema = msgspec.json.encode(arguments_schema(tool)).decode()
+            model.grammars.compile(GrammarSpec("json_schema", schema), tool.param)
         if conversation is not None and conversation.output is not None:
             model.grammars.compile(conversation.output, conversation.output_param)
         raise

@@ -73,15 +73,16 @@ def _open_final_message(messages: list[Message], param: str) -> tuple[list[Messa
         )
     if last.get("tool_calls"):
         raise InvalidRequestError("continue_final_message continues text, and the last message has tool calls", param)
-    mark = uuid.uuid4().hex
+    mark = f"{uuid.uuid4().hex} "
     return [*messages[:-1], last | {"content": last["content"] + mark}], mark
 
 
 def _cut(text: str, mark: str, param: str) -> str:
-    position = text.rfind(mark)
-    if position < 0:
+    """What stands before the mark; a template that trims messages has eaten its space, and trims this one too."""
+    before, found, after = text.rpartition(mark.rstrip())
+    if not found:
         raise InvalidRequestError("The model's chat template does not show the last message", param)
-    return text[:position]
+    return before if after.startswith(" ") else before.rstrip()
 
 
 def _in_template_form(messages: list[Message], syntax: ToolSyntax) -> list[Message]:

@@ -46,7 +46,7 @@ class Drafter:
             if sequence.lookup is None or chunk.length > 1 or chunk.is_ahead or not chunk.samples:
                 continue
             left = sequence.params.max_tokens - sequence.num_output_tokens - 1  # one comes without a draft
-            draft = sequence.lookup.propose(sequence.tokens, min(self._draft_tokens, budget, left))
+            draft = _guess(sequence, min(self._draft_tokens, budget, left))
             draft = draft[: self._reserve(sequence, len(draft))]
             if draft:
                 batch[index] = Chunk(sequence, chunk.start, chunk.length, draft)
@@ -74,3 +74,14 @@ class Drafter:
                 break
             sequence.block_table.append(block)
         return min(length, len(sequence.block_table) * self._block_size - first)
+
+
+def _guess(sequence: Sequence, limit: int) -> tuple[int, ...]:
+    """Up to `limit` tokens that may follow: what the sequence's grammar forces, or what its past tells."""
+    assert sequence.lookup is not None
+    if sequence.follower is not None and limit > 0:
+        sequence.follower.catch_up(sequence.tokens, [])
+        forced = sequence.follower.forced_tokens()
+        if forced:
+            return tuple(forced[:limit])
+    return sequence.lookup.propose(sequence.tokens, limit)

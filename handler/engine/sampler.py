@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from handler.engine.masks import Follower, Masks
+from handler.engine.follower import Follower
+from handler.engine.masks import Masks
 from handler.engine.penalties import Penalties
 from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
 
@@ -74,11 +75,9 @@ class Sampler:
         raw = logits.clone() if any(s.params.logprobs is not None for s in sequences) else logits
         for row, sequence in enumerate(sequences):
             self._adjust(logits[row], sequence, accepted[row])
-        followers = {
-            row: self._masks.follow(sequence, accepted[row])
-            for row, sequence in enumerate(sequences)
-            if sequence.params.grammar is not None
-        }
+        followers = {row: s.follower for row, s in enumerate(sequences) if s.follower is not None}
+        for row, follower in followers.items():
+            follower.catch_up(sequences[row].tokens, accepted[row])
         likeliest = self._constrain(logits, sequences, followers)
         errors = _errors(logits, likeliest, followers)
         tokens = self._choose(logits, likeliest, sequences)
@@ -109,13 +108,16 @@ class Sampler:
         if drawn:
             self._masks.apply(logits, drawn)
         likeliest = _argmax(logits)
-        wrong = {
-            row: follower
-            for row, follower in followers.items()
-            if row not in drawn and not follower.matcher.validate_tokens([int(likeliest[row])])
-        }
+        greedy = {row: follower for row, follower in followers.items() if row not in drawn}
+        if not greedy:
+            return likeliest
+        tokens = likeliest.tolist()
+        wrong = {row: each for row, each in greedy.items() if not each.allows(tokens[row])}
         if wrong:
             self._masks.apply(logits, wrong)
+            # Copying a row costs as much as looking for its largest again.
+            if 2 * len(wrong) >= len(logits):
+                return _argmax(logits)
             rows = list(wrong)
             likeliest[rows] = _argmax(logits[rows])
         return likeliest

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from handler.engine.follower import Follower
 from handler.engine.grammar import Grammar
 from handler.engine.lookup import PromptLookup
 from handler.errors import EngineError
@@ -144,6 +145,7 @@ class Sequence:
         "block_table",
         "cached_tokens",
         "first_scheduled_s",
+        "follower",
         "id",
         "lookup",
         "num_chunks_in_flight",
@@ -167,6 +169,7 @@ class Sequence:
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
         self.first_scheduled_s: float | None = None
+        self.follower = None if params.grammar is None else Follower(params.grammar, len(prompt_tokens))
         self.lookup: PromptLookup | None = None  # where drafts are made
         # Python seeds with the absolute value: -1 would repeat 1.
         seed = None if params.seed is None else params.seed % 2**64

@@ -41,6 +41,8 @@ def read_tools(declared: Iterable[FunctionTool]) -> tuple[Tool, ...]:
     tools: dict[str, Tool] = {}
     for index, declaration in enumerate(declared):
         function, param = declaration.function, f"tools[{index}].function"
+        if function.name.endswith("\n"):  # which the schema's pattern lets pass
+            raise InvalidRequestError(f"{param}.name: a line's end is no part of a name", f"{param}.name")
         if function.name in tools:
             raise InvalidRequestError(
                 f"{param}.name: another tool has the name {function.name!r} already", f"{param}.name"
@@ -57,8 +59,8 @@ def read_tools(declared: Iterable[FunctionTool]) -> tuple[Tool, ...]:
 
 def _choose(asked: ToolChoiceField | None, tools: tuple[Tool, ...]) -> tuple[ToolChoice, tuple[Tool, ...]]:
     """How tools may be called, and those that may be."""
-    if asked is None or (isinstance(asked, str) and asked != "required"):
-        return ToolChoice("none" if asked == "none" else "auto"), tools
+    if asked is None or asked == "none" or asked == "auto":  # noqa: PLR1714  (other choices have no hash)
+        return ToolChoice(asked or "auto"), tools
     if not tools:
         raise InvalidRequestError("tool_choice asks for a call, and there are no tools", "tool_choice")
     if isinstance(asked, NamedTool):

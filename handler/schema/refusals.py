@@ -7,7 +7,7 @@ import re
 from handler.errors import InvalidRequestError
 
 _USE_TOOLS = "use tools, tool_choice and messages with role 'tool'"
-_PARTS = {"image_url": "images", "input_audio": "audio", "file": "files"}
+_PARTS = {"image_url": "images are", "input_audio": "audio is", "file": "files are"}
 
 _INVALID_VALUE = re.compile(r"Invalid value '(?P<value>[a-z_]+)'")
 _PART = re.compile(r"(?P<part>.*\.content\[\d+\])\.type")
@@ -24,7 +24,7 @@ def explain(error: InvalidRequestError) -> InvalidRequestError:
     part = _PART.fullmatch(param)
     if part is not None and value in _PARTS:
         return InvalidRequestError(
-            f"{part['part']}: {_PARTS[value]} are not supported, messages are text ({value!r})", part["part"]
+            f"{part['part']}: {_PARTS[value]} not supported, messages are text ({value!r})", part["part"]
         )
     if _DEPRECATED.fullmatch(param) or (_ROLE.fullmatch(param) and value == "function"):
         return InvalidRequestError(f"{param}: functions have been replaced by tools; {_USE_TOOLS}", param)

@@ -230,3 +230,29 @@ def test_no_more_is_held_back_than_could_become_a_stop(parts: list[str], stops: 
 )
 def test_stops(parts: list[str], stops: tuple[str, ...], expected: tuple[str, str | None]) -> None:
     assert matched(parts, stops) == expected
+
+
+def test_special_tokens_are_shown_where_that_is_asked_for(embedded_snapshot: Snapshot) -> None:
+    tokenizer = Tokenizer(embedded_snapshot.directory)
+    shown = tokenizer.special_token_id("<|im_start|>")
+    assert shown is not None
+    assert tokenizer.special_token_id("Paris") is None
+    tokens = tokenizer.encode("A <|im_start|> b<|im_end|> c<|im_start|><|im_start|>\u00e9", add_special_tokens=False)
+
+    def text(stream: TextStream) -> str:
+        return "".join(stream.push(token) for token in tokens) + stream.flush()
+
+    assert text(TextStream(tokenizer, [])) == "A  b c\u00e9"
+    assert text(TextStream(tokenizer, [], (shown,))) == "A <|im_start|> b c<|im_start|><|im_start|>\u00e9"
+
+
+def test_what_a_shown_token_interrupts_comes_before_it(embedded_snapshot: Snapshot) -> None:
+    tokenizer = Tokenizer(embedded_snapshot.directory)
+    shown = tokenizer.special_token_id("<|im_start|>")
+    assert shown is not None
+    crab = tokenizer.encode("\U0001f980", add_special_tokens=False)
+    assert len(crab) > 1
+    stream = TextStream(tokenizer, [], (shown,))
+    assert stream.push(crab[0]) == ""
+    assert stream.push(shown) == "\ufffd<|im_start|>"
+    assert stream.push(tokenizer.encode("x", add_special_tokens=False)[0]) == "x"

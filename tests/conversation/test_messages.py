@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from handler.conversation.messages import template_messages
+from handler.errors import InvalidRequestError
+from handler.schema.messages import ChatMessage
+
+
+def shaped(*messages: dict[str, Any]) -> list[dict[str, Any]]:
+    return template_messages(msgspec.convert(list(messages), list[ChatMessage]))
+
+
+def calling(arguments: str) -> dict[str, Any]:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def test_parts_become_text_and_developer_becomes_system() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert shaped(
+        {"role": "developer", "content": parts, "name": "x"},
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": parts},
+        {"role": "tool", "content": parts, "tool_call_id": "call_1"},
+    ) == [
+        {"role": "system", "content": "ab", "name": "x"},
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "ab"},
+        {"role": "tool", "content": "ab", "tool_call_id": "call_1"},
+    ]
+
+
+def test_an_assistant_may_have_refused() -> None:
+    parts = [{"type": "text", "text": "I "}, {"type": "refusal", "refusal": "won't"}]
+    assert shaped({"role": "assistant", "content": parts}) == [{"role": "assistant", "content": "I won't"}]
+    refused = {"role": "assistant", "content": None, "refusal": "No."}
+    assert shaped(refused) == [{"role": "assistant", "content": "No."}]
+
+
+def test_templates_get_arguments_as_an_object() -> None:
+    (message,) = shaped(calling('{"a": [1, "é"]}'))
+    assert message["content"] == ""
+    assert message["tool_calls"] == [
+        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"a": [1, "é"]}}}
+    ]
+    assert shaped(calling(""))[0]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_a_message_without_calls_has_no_such_key() -> None:
+    for calls in (None, []):
+        assert shaped({"role": "assistant", "content": "x", "tool_calls": calls}) == [
+            {"role": "assistant", "content": "x"}
+        ]
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", "3", '"{}"', "{'a': 1}", "{}x", "[" * 100_000])
+def test_arguments_that_are_no_object_are_refused_by_their_path(arguments: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        shaped({"role": "user", "content": "x"}, calling(arguments))
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
+def test_an_assistant_who_says_nothing_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="needs content, a refusal or tool_calls") as caught:
+        shaped({"role": "assistant"})
+    assert caught.value.param == "messages[0].content"
