@@ -16,6 +16,7 @@ from handler.errors import (
     DeadlineExceededError,
     EngineError,
     InvalidRequestError,
+    NotStoredError,
     OverloadedError,
     PilotlightError,
     StartingError,
@@ -26,6 +27,9 @@ from handler.errors import (
 from handler.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from handler.schema.models import Model, ModelList
 from handler.schema.predictions import Predictions, PredictRequest
+from handler.schema.response import Response
+from handler.schema.response_events import RESPONSE_EVENTS
+from handler.schema.responses import ResponseRequest
 from handler.schema.status import Health, ReadyStatus, Startup, Version
 from handler.schema.text import Completion, CompletionRequest
 from handler.schema.tokens import (
@@ -57,7 +61,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         examples: bodies by name; the served model's name is added.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     summary: str
     requests: tuple[Any, ...] = ()
@@ -88,14 +92,38 @@ _GENERATION_RULES = (
     "`stream_options` needs `stream` to be true.",
     "`min_tokens` is not above the tokens that may be generated.",
     "The request makes no more sequences than MAX_BATCH_SIZE and MAX_QUEUED_REQUESTS have room for.",
+    "One field at most asks for a form, in one way, and neither `min_tokens` nor `ignore_eos` stands beside it.",
+    "Schemas, regular expressions and grammars can be compiled.",
+)
+_CONVERSATION_RULES = (
+    "The model has a chat template, it takes these messages, and knows the variables in `chat_template_kwargs`.",
+    "An assistant's message has content, a refusal or calls, and the arguments of a call are a JSON object.",
+    "Only an assistant's text can be continued, and then no generation prompt follows.",
+    "Tools have different names, and their parameters are the schema of an object.",
 )
 _CHAT_RULES = (
     *_GENERATION_RULES,
     "`top_logprobs` needs `logprobs` to be true.",
     "`max_tokens` and `max_completion_tokens` do not differ.",
-    "The model has a chat template, and it takes these messages.",
+    *_CONVERSATION_RULES,
+    "`tool_choice` is among `tools`; beside tools that the model is free to call, no grammar can stand.",
 )
 _TEXT_RULES = (*_GENERATION_RULES, "A list of prompts holds one kind of item, and no prompt is without tokens.")
+
+_RESPONSE_RULES = (
+    *_GENERATION_RULES,
+    "`top_logprobs` needs `message.output_text.logprobs` in `include`.",
+    "The model has a chat template, and it takes these messages.",
+    "Each `function_call` in `input` has one `function_call_output`, and its arguments are a JSON object.",
+    "Tools have different names, and their parameters are the schema of an object.",
+    "`tool_choice` is among `tools`; beside tools that the model is free to call, no grammar can stand.",
+)
+_STORED_RESPONSE: tuple[tuple[Literal["GET", "POST", "DELETE"], str], ...] = (
+    ("GET", ""),
+    ("DELETE", ""),
+    ("POST", "/cancel"),
+    ("GET", "/input_items"),
+)
 
 _MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 _CHAT_EXAMPLES: dict[str, dict[str, Any]] = {
@@ -110,6 +138,10 @@ _CHAT_EXAMPLES: dict[str, dict[str, Any]] = {
 _TEXT_EXAMPLES: dict[str, dict[str, Any]] = {
     "one": {"prompt": "1, 2, 3,", "max_tokens": 8, "temperature": 0, "logprobs": 1},
     "several": {"prompt": ["The sea is", "The sky is"], "max_tokens": 8, "stream": True},
+}
+_RESPONSE_EXAMPLES: dict[str, dict[str, Any]] = {
+    "text": {"input": "What is the capital of France?", "max_output_tokens": 16, "temperature": 0},
+    "stream": {"input": _MESSAGES, "instructions": "Be brief.", "max_output_tokens": 16, "stream": True},
 }
 
 ENDPOINTS = (
@@ -191,7 +223,7 @@ ENDPOINTS = (
         answers={200: Answer("The tokens.", (Tokens,))},
         errors=_BODY_ERRORS,
         needs_key=True,
-        rules=("`model`, if given, is the served one.", "The model has a chat template, and it takes these messages."),
+        rules=("`model`, if given, is the served one.", *_CONVERSATION_RULES),
         examples={"text": {"prompt": "Hello", "return_token_strs": True}, "conversation": {"messages": _MESSAGES}},
     ),
     Endpoint(
@@ -209,19 +241,23 @@ ENDPOINTS = (
         method="POST",
         path="/invocations",
         summary="Answer whatever the body's shape asks for, as SageMaker and Vertex AI send it",
-        requests=(ChatCompletionRequest, CompletionRequest, PredictRequest),
-        answers={200: Answer("What the endpoint of that shape answers.", (ChatCompletion, Completion, Predictions))},
-        events=(ChatCompletionChunk, Completion),
+        requests=(ChatCompletionRequest, CompletionRequest, ResponseRequest, PredictRequest),
+        answers={
+            200: Answer("What the endpoint of that shape answers.", (ChatCompletion, Completion, Response, Predictions))
+        },
+        events=(ChatCompletionChunk, Completion, *RESPONSE_EVENTS),
         errors=_GENERATION_ERRORS,
         needs_key=True,
         rules=(
             *_CHAT_RULES,
             _TEXT_RULES[-1],
+            *_RESPONSE_RULES[-5:],
             "Each of `instances`, with `parameters` added, is one of the other bodies, and does not ask for a stream.",
         ),
         examples={
             **{f"chat_{name}": example for name, example in _CHAT_EXAMPLES.items()},
             **{f"text_{name}": example for name, example in _TEXT_EXAMPLES.items()},
+            **{f"response_{name}": example for name, example in _RESPONSE_EXAMPLES.items()},
         },
     ),
     Endpoint(

@@ -51,6 +51,22 @@ async def test_a_conversation_has_the_tokens_that_a_chat_counts(server: ServerPr
         assert text == prompt + "<|im_start|>assistant\n"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]},
+        {"messages": [*HI["messages"], {"role": "assistant", "content": "Hel"}], "continue_final_message": True},
+    ],
+)
+async def test_a_conversation_is_the_one_that_a_chat_would_see(server: ServerProcess, fields: dict[str, Any]) -> None:
+    async with httpx.AsyncClient(base_url=server.address) as client:
+        asking = {"model": MODEL} | HI | fields
+        chat = await post(client, "/v1/chat/completions", max_tokens=1, **asking)
+        assert (await post(client, "/tokenize", **asking))["count"] == chat["usage"]["prompt_tokens"]
+        unknown = await client.post("/tokenize", json=asking | {"chat_template_kwargs": {"made_up": 1}})
+        assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "chat_template_kwargs.made_up")
+
+
 @pytest.mark.parametrize("body", [{"prompt": "hi"}, HI])
 async def test_the_model_may_be_left_out_and_special_tokens_chosen(
     application: Application, body: dict[str, Any]

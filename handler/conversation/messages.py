@@ -9,11 +9,11 @@ import msgspec
 
 from handler.errors import InvalidRequestError
 from handler.schema.messages import (
+    AssistantText,
     AssistantTurn,
     ChatMessage,
     DeveloperMessage,
     RefusalPart,
-    SaidPart,
     SystemMessage,
     TextPart,
     ToolMessage,
@@ -49,7 +49,7 @@ def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
     return shaped if message.name is None else shaped | {"name": message.name}
 
 
-def _text(content: str | SequenceOf[TextPart | SaidPart | RefusalPart]) -> str:
+def _text(content: str | SequenceOf[TextPart | AssistantText | RefusalPart]) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in content)

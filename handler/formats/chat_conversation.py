@@ -8,7 +8,7 @@ from handler.conversation.conversation import Conversation, TemplateOptions, Too
 from handler.conversation.messages import template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
-from handler.schema.tools import AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
+from handler.schema.tools import AllowedTool, AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
 from handler.structured import grammar_spec
 
 
@@ -75,7 +75,7 @@ def _choose(asked: ToolChoiceField | None, tools: tuple[Tool, ...]) -> tuple[Too
     return ToolChoice("required"), tools
 
 
-def _check_name(named: NamedTool, tools: tuple[Tool, ...], param: str) -> None:
+def _check_name(named: NamedTool | AllowedTool, tools: tuple[Tool, ...], param: str) -> None:
     name, path = named.function.name, f"{param}.function.name"
     if all(tool.name != name for tool in tools):
         raise InvalidRequestError(f"{path}: there is no tool {name!r} among the tools", path)

@@ -10,15 +10,15 @@ from msgspec import Meta
 from handler.schema.tools import MAX_TOOLS, ToolCall
 
 
-class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text part of a message. `type` is no tag: a type that stands alone is decoded without its tag as well."""
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A text part of a message. `type` is no tag: a tagged type that stands alone decodes without its tag."""
 
     type: Literal["text"]
     text: str
 
 
-class SaidPart(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """A text part of an assistant's message."""
+class AssistantText(msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):
+    """A part of an assistant's message that has text."""
 
     text: str
 
@@ -62,7 +62,7 @@ class AssistantTurn(
 ):
     """What the model said earlier: text, calls or both."""
 
-    content: str | list[SaidPart | RefusalPart] | None = None
+    content: str | list[AssistantText | RefusalPart] | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_TOOLS)] | None = None
     refusal: str | None = None
     name: str | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import msgspec
 
 from handler.schema.chat import ContentLogprob
@@ -118,19 +116,19 @@ class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
     error: ErrorDetail
 
 
-ResponseEvent: TypeAlias = (
-    ResponseCreated
-    | ResponseInProgress
-    | ResponseCompleted
-    | ResponseIncomplete
-    | ResponseFailed
-    | OutputItemAdded
-    | OutputItemDone
-    | ContentPartAdded
-    | ContentPartDone
-    | OutputTextDelta
-    | OutputTextDone
-    | FunctionCallArgumentsDelta
-    | FunctionCallArgumentsDone
-    | ErrorEvent
+RESPONSE_EVENTS = (
+    ResponseCreated,
+    ResponseInProgress,
+    ResponseCompleted,
+    ResponseIncomplete,
+    ResponseFailed,
+    OutputItemAdded,
+    OutputItemDone,
+    ContentPartAdded,
+    ContentPartDone,
+    OutputTextDelta,
+    OutputTextDone,
+    FunctionCallArgumentsDelta,
+    FunctionCallArgumentsDone,
+    ErrorEvent,
 )

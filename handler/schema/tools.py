@@ -22,9 +22,10 @@ class FunctionDefinition(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     strict: Annotated[bool, Meta(description="Arguments always obey the schema.")] | None = None
 
 
-class FunctionTool(msgspec.Struct, frozen=True, tag_field="type", tag="function", forbid_unknown_fields=True):
+class FunctionTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool. Functions are the only kind."""
 
+    type: Literal["function"]
     function: FunctionDefinition
 
 
@@ -40,11 +41,18 @@ class NamedTool(msgspec.Struct, frozen=True, tag_field="type", tag="function", f
     function: NamedFunction
 
 
+class AllowedTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which of the tools may be called, and whether one has to be."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
 class AllowedToolChoice(msgspec.Struct, frozen=True, tag_field="type", tag="allowed_tools", forbid_unknown_fields=True):

@@ -18,6 +18,15 @@ import openai
 litellm.telemetry = False
 
 PARIS = [{"role": "user", "content": "What is the capital of France?"}]
+ADD = {
+    "name": "add",
+    "description": "Add two numbers.",
+    "parameters": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
+}
 
 
 def main(base_url: str, model: str) -> None:
@@ -38,6 +47,17 @@ def main(base_url: str, model: str) -> None:
         text = litellm.text_completion(
             model=f"text-completion-openai/{model}", prompt="1, 2, 3, 4, 5,", max_tokens=8, temperature=0, client=client
         )
+        tools = {
+            "messages": [{"role": "user", "content": "What is 2 plus 3?"}],
+            "tools": [{"type": "function", "function": ADD}],
+            "tool_choice": {"type": "function", "function": {"name": "add"}},
+            "temperature": 0,
+            "max_tokens": 64,
+        }
+        call = litellm.completion(**chat | tools).choices[0].message.tool_calls[0].function
+        pieces = list(litellm.completion(**chat | tools, stream=True))
+        rebuilt = litellm.stream_chunk_builder(pieces).choices[0].message.tool_calls[0].function
+        formatted = litellm.completion(**chat, temperature=0, max_tokens=64, response_format={"type": "json_object"})
         try:
             litellm.completion(**chat, temperature=3)
         except litellm.BadRequestError as error:
@@ -52,6 +72,9 @@ def main(base_url: str, model: str) -> None:
                 "stream_usage": next(chunk.usage.completion_tokens for chunk in chunks if hasattr(chunk, "usage")),
                 "choices": len(options.choices),
                 "text": text.choices[0].text,
+                "call": [call.name, json.loads(call.arguments)],
+                "streamed_call": [rebuilt.name, json.loads(rebuilt.arguments)],
+                "json": formatted.choices[0].message.content,
                 "refusal": refusal,
             }
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from tests.server import ServerProcess
 
@@ -88,3 +90,57 @@ def test_text_completion(options: dict[str, Any]) -> None:
     llm = OpenAI(**options, temperature=0, max_tokens=8)
     assert llm.invoke("1, 2, 3, 4, 5,").startswith(" 6, 7")
     assert "".join(llm.stream("1, 2, 3, 4, 5,")) == llm.invoke("1, 2, 3, 4, 5,")
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+class Capital(BaseModel):
+    """A country's capital."""
+
+    country: str
+    city: str
+
+
+def test_a_tool_is_called_and_its_answer_goes_back(options: dict[str, Any]) -> None:
+    llm = ChatOpenAI(**options, temperature=0, max_completion_tokens=64)
+    question = HumanMessage("What is 2 plus 3?")
+    answer = llm.bind_tools([add], tool_choice="any", parallel_tool_calls=False).invoke([question])
+    assert isinstance(answer, AIMessage)
+    assert answer.tool_calls
+    assert answer.response_metadata["finish_reason"] == "tool_calls"
+    call = answer.tool_calls[0]
+    assert call["name"] == "add"
+    assert set(call["args"]) == {"a", "b"}
+    result = add.invoke(call)
+    assert isinstance(result, ToolMessage)
+    assert result.content == str(call["args"]["a"] + call["args"]["b"])
+    assert llm.bind_tools([add], tool_choice="none").invoke([question, answer, result]).content
+
+
+def test_calls_are_streamed(options: dict[str, Any]) -> None:
+    llm = ChatOpenAI(**options, temperature=0, max_completion_tokens=64).bind_tools([add], tool_choice="add")
+    chunks = list(llm.stream("What is 2 plus 3?"))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    assert len(chunks) > 3
+    assert isinstance(whole, AIMessageChunk)
+    assert [call["name"] for call in whole.tool_calls] == ["add"]
+    assert set(whole.tool_calls[0]["args"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_structured_output_is_what_was_asked_for(options: dict[str, Any], method: Any) -> None:
+    """`json_mode` asks for an object and leaves its fields to the prompt, so only the other two promise them."""
+    llm = ChatOpenAI(**options, temperature=0, max_completion_tokens=64)
+    question = 'The capital of France, as JSON with "country" and "city".'
+    answer = llm.with_structured_output(Capital, method=method, include_raw=True).invoke(question)
+    assert isinstance(answer, dict)
+    if method == "json_mode":
+        assert isinstance(json.loads(answer["raw"].content), dict)
+    else:
+        assert isinstance(answer["parsed"], Capital), answer

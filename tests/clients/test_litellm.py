@@ -41,5 +41,9 @@ def test_litellm_itself(server: ServerProcess) -> None:
     assert said["usage"] == said["stream_usage"] == 8
     assert said["choices"] == 2
     assert said["text"].startswith(" 6, 7")
+    name, arguments = said["call"]
+    assert (name, set(arguments)) == ("add", {"a", "b"})
+    assert said["streamed_call"] == said["call"]
+    assert said["json"].lstrip().startswith("{")
     assert "temperature" in said["refusal"]
     assert said["requests"] == [{"path": each["path"], "body": each["body"]} for each in RECORDED]
