@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from handler.engine.cuda.clock import HostClock
-from handler.engine.sampler import Sampler
+from handler.engine.cuda.sampling import NO_CHOICE
+from handler.engine.sampler import NOT_FINITE, Sampler
 from handler.engine.types import SampledToken, Sequence
 
 
@@ -78,7 +79,7 @@ class LaunchedStep:
         self._finished()
         with self._clock.working():
             tokens = self._tokens.tolist()
-            result = [(draw.sequence, [SampledToken(token) for token in draw.accept(tokens)]) for draw in self._draws]
+            result = [(draw.sequence, [_sampled(token) for token in draw.accept(tokens)]) for draw in self._draws]
         if self._host_choice is not None:
             result += self._choose_on_host(self._host_choice)
         return result
@@ -88,3 +89,7 @@ class LaunchedStep:
         with choice.beside():
             tokens = choice.sampler.sample(choice.logits, choice.sequences)
         return [(sequence, [token]) for sequence, token in zip(choice.sequences, tokens, strict=True)]
+
+
+def _sampled(token: int) -> SampledToken:
+    return SampledToken(token, error=NOT_FINITE if token == NO_CHOICE else None)

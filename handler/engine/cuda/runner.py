@@ -172,7 +172,7 @@ class CudaRunner:
         is_every_row = shape.num_decode_rows == layout.choices == layout.rows
         logits = self._decoder.logits(hidden if is_every_row else hidden[inputs.choice_rows])
         chosen = choose(logits, inputs, shape.mode, self._kernels.argmax)
-        self._last_tokens.index_copy_(0, inputs.stores.long(), chosen)
+        self._last_tokens.index_copy_(0, inputs.stores.long(), chosen.clamp(min=0))  # whoever has none goes on in vain
         return Result(chosen, logits if shape.keeps_logits else None)
 
     def _plan(self, inputs: DeviceInputs, shape: Shape) -> StepPlan:

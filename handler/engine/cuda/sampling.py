@@ -42,9 +42,18 @@ def mode_of(params: SamplingParams) -> Mode:
     return Mode.SORTED if params.top_k or params.top_p < 1.0 else Mode.PLAIN
 
 
+NO_CHOICE = -1
+"""In place of a token, where a row's largest logit is not finite."""
+
+
 def choose(logits: Tensor, inputs: DeviceInputs, mode: Mode, argmax: Argmax) -> Tensor:
-    """A token of each row of `logits` (C, vocab_size) float32, as (C,) int64."""
+    """A token of each row of `logits` (C, vocab_size) float32, or NO_CHOICE, as (C,) int64."""
     likeliest = argmax(logits)
+    is_finite = logits.gather(1, likeliest[:, None]).squeeze(1).isfinite()
+    return torch.where(is_finite, _choose(logits, likeliest, inputs, mode), NO_CHOICE)
+
+
+def _choose(logits: Tensor, likeliest: Tensor, inputs: DeviceInputs, mode: Mode) -> Tensor:
     if mode is Mode.GREEDY:
         return likeliest
     probabilities = _probabilities(logits, likeliest, inputs)

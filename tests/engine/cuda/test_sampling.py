@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handler.engine.cuda.inputs import DeviceInputs, HostInputs
 from handler.engine.cuda.kernel_set import torch_argmax
-from handler.engine.cuda.sampling import Mode, choose, mode_of
+from handler.engine.cuda.sampling import NO_CHOICE, Mode, choose, mode_of
 from handler.engine.sampler import Sampler
 from handler.engine.types import SamplingParams, Sequence
 
@@ -95,3 +95,13 @@ def test_of_equal_tokens_the_first_comes_first_however_they_are_found() -> None:
 )
 def test_a_step_does_no_more_than_its_rows_need(changes: dict[str, Any], mode: Mode) -> None:
     assert mode_of(params(**changes)) is mode
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_row_of_no_numbers_has_no_choice_and_its_neighbours_have(mode: Mode) -> None:
+    logits = torch.randn(4, 300)
+    rows = [params(temperature=0.0 if mode is Mode.GREEDY else 0.7)] * 4
+    whole = choices(logits, rows, mode)
+    logits[1] = float("nan")
+    logits[2] = float("-inf")
+    assert choices(logits, rows, mode) == [whole[0], NO_CHOICE, NO_CHOICE, whole[3]]
