@@ -287,6 +287,12 @@ def test_arguments_stream_as_soon_as_the_function_is_known() -> None:
     assert reader.stops_for_calls
 
 
+def test_a_head_without_end_is_not_held_back_for_ever() -> None:
+    reader = parser(HERMES)
+    pieces = [reader.push(piece) for piece in ['<tool_call>{"', *["name"] * 300]]
+    assert any(pieces)
+
+
 def test_each_call_has_an_id_of_its_own() -> None:
     twice = write(HERMES, [("now", "{}"), ("now", "{}")])
     ids = {call.id for _ in range(2) for call in parse_whole(parser(HERMES), twice).calls}

@@ -85,6 +85,12 @@ def test_mistral_gets_ids_of_nine_characters_that_stay_the_same(name: str) -> No
     assert rendered != render(source, with_id(OPENAI_ID[:-1] + "8"))
 
 
+def test_other_templates_get_ids_as_they_came() -> None:
+    assert render(
+        templates.QWEN + "{% for message in messages %}{{ message.tool_call_id }}{% endfor %}", with_id(OPENAI_ID)
+    ).endswith(OPENAI_ID)
+
+
 def test_a_result_is_named_after_the_call_that_it_answers() -> None:
     assert '{"name": "get_weather", "content": "18"}' in render(templates.HERMES, with_id(OPENAI_ID))
     orphan = [CONVERSATION[1], {"role": "tool", "content": "18", "tool_call_id": "x"}]
