@@ -74,9 +74,10 @@ class FunctionCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function", forbid_unknown_fields=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call in a message that comes in."""
 
+    type: Literal["function"]
     id: Annotated[str, Meta(min_length=1, max_length=256)]
     function: FunctionCall
     index: int | None = None  # of a call that was collected from a stream
