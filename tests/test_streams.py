@@ -97,7 +97,7 @@ async def test_a_chat_stream_has_openais_shape(client: httpx.AsyncClient) -> Non
     assert all(chunk.choices[0].delta.content for chunk in middle)
     assert all(chunk.choices[0].finish_reason is None for chunk in [opening, *middle])
     assert closing.choices[0].finish_reason == "length"
-    assert closing.choices[0].delta.content is None
+    assert closing.choices[0].delta.content is msgspec.UNSET
     assert len(middle) == 8
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in found}) == 1
 
