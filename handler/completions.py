@@ -26,7 +26,7 @@ from handler.trace import RequestTrace, trace_of
 
 _LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
-"""Up to here tokenizing holds the loop for a fraction of a millisecond; a thread costs it 0.1 ms, and a wait."""
+"""Up to here tokenizing holds the loop for part of a millisecond; a thread costs it 0.1 ms, and a wait in line."""
 
 T = TypeVar("T")
 
