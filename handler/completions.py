@@ -123,7 +123,7 @@ class CompletionEndpoint(Generic[RequestT]):
     async def _collect(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         await generation.finish()
         whole = answer.whole()
-        self._log_completion(generation, trace)
+        self._note_end(generation, answer, trace)
         await reply.whole(whole)
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
@@ -137,11 +137,12 @@ class CompletionEndpoint(Generic[RequestT]):
                 elif heartbeat.is_due():
                     await reply.heartbeat()
         closing = answer.closing()
-        self._log_completion(generation, trace)
+        self._note_end(generation, answer, trace)
         await reply.stream(closing, last=True)
 
-    def _log_completion(self, generation: Generation, trace: RequestTrace) -> None:
-        """Keep the text where LOG_PROMPTS asks for it; several choices as a JSON array."""
+    def _note_end(self, generation: Generation, answer: Answer, trace: RequestTrace) -> None:
+        """Keep why the answer ended, and its text where LOG_PROMPTS asks for that; several texts as a JSON array."""
+        trace.finish_reason = answer.finish_reason
         if self._service.settings.log_prompts:
             texts = [choice.text for choice in generation.choices]
             trace.completion = texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()

@@ -21,7 +21,7 @@ from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
-from handler.formats.format import Head, Plan, choice_error
+from handler.formats.format import Head, Plan, choice_error, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
@@ -176,6 +176,11 @@ class ChatAnswer:
         )
         return encode_json(answer)
 
+    @property
+    def finish_reason(self) -> ReportedReason:
+        """Of the first choice."""
+        return self._finish_reason(self._generation.choices[0])
+
     @staticmethod
     def _read(parser: OutputParser, event: TokenEvent) -> list[OutputDelta]:
         deltas = parser.push(event.text)
@@ -203,11 +208,7 @@ class ChatAnswer:
         return AssistantMessage(output.content or (None if calls else ""), tool_calls=calls or msgspec.UNSET)
 
     def _finish_reason(self, choice: Choice) -> ReportedReason:
-        """Why it ended, once its text has been read."""
-        reason = choice.reported_reason
-        if reason == "stop" and self._parsers is not None and self._parsers[choice.index].stops_for_calls:
-            return "tool_calls"
-        return reason
+        return reason_of(choice, None if self._parsers is None else self._parsers[choice.index])
 
     def _logprobs(self, choice: Choice) -> ChatLogprobs | None:
         """One entry per token since the last call, bytes included."""

@@ -11,7 +11,7 @@ from handler.conversation.output import OutputDelta, OutputParser, TextDelta
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import FinishReason, TokenEvent
 from handler.errors import PilotlightError
-from handler.formats.format import Head
+from handler.formats.format import Head, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.formats.response_events import ResponseEvents
 from handler.formats.response_output import ResponseOutput
@@ -20,6 +20,7 @@ from handler.http_errors import error_detail
 from handler.schema.chat import ContentLogprob
 from handler.schema.codec import encode_json
 from handler.schema.response import IncompleteDetails, InputTokensDetails, Response, ResponseError, ResponseUsage
+from handler.schema.usage import FinishReason as ReportedReason
 
 
 class ResponsesAnswer:
@@ -67,6 +68,12 @@ class ResponsesAnswer:
         self._read(choice, choice.text)
         self._close(choice)
         return encode_json(self._ended())
+
+    @property
+    def finish_reason(self) -> ReportedReason:
+        """What a chat would call it."""
+        (choice,) = self._generation.choices
+        return reason_of(choice, self._parser)
 
     def _read(self, choice: Choice, text: str) -> bytes:
         """What text means for the output."""

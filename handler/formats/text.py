@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from handler.http_errors import error_body
 from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.text import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from handler.schema.usage import FinishReason
 from handler.sse import DONE, ChunkFrames, error_event
 from handler.structured import compile_grammar, grammar_spec
 
@@ -140,13 +142,22 @@ class TextAnswer:
             created=self._head.created,
             model=self._head.model,
             system_fingerprint=self._head.fingerprint,
-            choices=[self._whole_choice(index, choice) for index, choice in enumerate(self._returned())],
+            choices=[self._whole_choice(index, choice) for index, choice in enumerate(self._returned)],
             usage=self._generation.usage(),
         )
         return encode_json(answer)
 
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of the first choice that is returned."""
+        return self._returned[0].reported_reason
+
+    @functools.cached_property
     def _returned(self) -> list[Choice]:
-        """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first."""
+        """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first.
+
+        Ranked once, before log probabilities are taken to be written.
+        """
         choices, each = self._generation.choices, self._plan.n
         if each == self._n:
             return choices

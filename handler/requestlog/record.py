@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         stream: whether the answer was streamed.
         status: how it ended.
         http_status: the status line sent; 499 where the client left before one was.
-        finish_reason: of the first choice.
+        finish_reason: of the first choice, as the answer has it; a response's as a chat's would be.
         error_type: the class of the error, as `handler.errors` names it.
         error_message: its text.
         prompt_tokens: tokens of the prompt.

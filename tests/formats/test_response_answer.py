@@ -81,14 +81,13 @@ def begin(
 async def stream(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
     answer, generation = begin(texts, finish_reason, fields)
     frames = [answer.opening()]
-    frames += [answer.event(choice, event) async for choice, event in generation.events()]
+    frames += [answer.event(choice, event) for choice, event in await generation.arrivals()]
     return b"".join([*frames, answer.closing()])
 
 
 async def whole(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
     answer, generation = begin(texts, finish_reason, fields)
-    async for _ in generation.events():
-        pass
+    await generation.finish()
     return answer.whole()
 
 
@@ -147,7 +146,7 @@ async def test_a_call_that_a_stop_string_cuts_is_not_complete() -> None:
 
 async def test_an_error_in_mid_stream() -> None:
     answer, generation = begin(["Hel"], None, {})
-    frames = answer.opening() + answer.event(*await anext(generation.events()))
+    frames = answer.opening() + answer.event(*next(await generation.arrivals()))
     check_recorded("failed.sse", frames + answer.failure(DeadlineExceededError("The request took longer than 1 s")))
 
 
