@@ -69,7 +69,7 @@ def begin(
     form = ResponsesFormat()
     request = form.decode(orjson.dumps({"model": "tiny", "input": "hello", "metadata": {"a": "b"}} | fields))
     params = SamplingParams(max_tokens=9, temperature=0.5)
-    plan = Plan([PROMPT], params, 1, _hermes if "tools" in fields else None)
+    plan = Plan([PROMPT], params, 1, parser=_hermes if "tools" in fields else None)
     trace = RequestTrace("r1", "/v1/responses", cold_start=False)
     generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"))
     tokenizer = SimpleNamespace(token_bytes=lambda token_id: texts[token_id].encode())
