@@ -84,6 +84,8 @@ def _schemas(endpoints: Sequence[Endpoint], model_name: str) -> dict[str, Any]:
     events = [kind for endpoint in endpoints for kind in endpoint.events]
     kinds = list(dict.fromkeys([*requests, *answers, *events, ErrorBody]))
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    if "MessageItem" in components:
+        components["MessageItem"]["required"].remove("type")  # ResponsesFormat adds it where it was left out
     for kind in requests:
         model = components[kind.__name__]["properties"].get("model", {})
         for schema in model.get("anyOf", [model]):
@@ -106,7 +108,7 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
         operation["requestBody"] = {"required": True, "content": {_JSON: _request(endpoint, model_name)}}
     responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     if endpoint.events:
-        responses["200"]["content"]["text/event-stream"] = _stream(endpoint.events)
+        responses["200"]["content"]["text/event-stream"] = _stream(endpoint)
     errors = errors_of(endpoint, with_auth=with_auth)
     for status in sorted({ERROR_TABLE[error].status for error in errors}):
         responses[str(status)] = _error([error for error in errors if ERROR_TABLE[error].status == status])
@@ -134,13 +136,15 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return response
 
 
-def _stream(events: tuple[Any, ...]) -> dict[str, Any]:
+def _stream(endpoint: Endpoint) -> dict[str, Any]:
     """The schema of each event, for OpenAPI 3.1 has no word of its own for it (3.2: `itemSchema`)."""
-    chunk = {"contentMediaType": _JSON, "contentSchema": _schema((*events, ErrorBody))}
-    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, chunk]}
+    chunk = {"contentMediaType": _JSON, "contentSchema": _schema((*endpoint.events, ErrorBody))}
+    data: dict[str, Any] = {"type": "string", "anyOf": [chunk]}
+    if endpoint.last_event is not None:
+        data["anyOf"].insert(0, {"const": endpoint.last_event})
     schema = {
         "type": "object",
-        "description": "Each event of the stream. The last one is `[DONE]`, or an error where it was cut short.",
+        "description": f"Each event of the stream. {endpoint.stream_end}",
         "properties": {"data": data},
         "required": ["data"],
     }
