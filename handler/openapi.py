@@ -101,7 +101,7 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     parameters = re.findall(r"{(\w+)}", endpoint.path)
     if parameters:
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [model_name]}}
+            {"name": name, "in": "path", "required": True, "schema": _path_schema(name, model_name)}
             for name in parameters
         ]
     if endpoint.requests:
@@ -116,6 +116,10 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     if with_auth and endpoint.needs_key:
         operation["security"] = [{"bearer": []}]
     return operation
+
+
+def _path_schema(name: str, model_name: str) -> dict[str, Any]:
+    return {"type": "string", "enum": [model_name]} if name == "model" else {"type": "string"}
 
 
 def _operation_id(endpoint: Endpoint) -> str:

@@ -23,7 +23,7 @@ STATED = re.compile(
             r"is a field of the request itself$|chat template does not show the last message",
             r"message needs content|arguments are a JSON object|arguments is not valid JSON",
             r"continue_final_message continues|continue_final_message and add_generation_prompt",
-            r"waits for an output$|has no output|not a JSON object|already has|call_id|another tool has the name|an earlier tool is called|arguments are an object",
+            r"waits for an output$|the call has no output|not a JSON object|another tool has the name|an earlier tool is called|arguments are an object",
             r"there are no tools$|there is no tool|is not among tools$|needs tools$|cannot stand beside calls",
             r"cannot be combined with|says of no form|cannot be compiled",
             r"must have one of `messages`",

@@ -233,7 +233,9 @@ async def test_every_example_works_and_every_answer_obeys_its_schema(tiny_served
             for method, operation in item.items():
                 content = operation.get("requestBody", {"content": {}})["content"].get("application/json", {})
                 for body in [example["value"] for example in content.get("examples", {}).values()] or [None]:
-                    response = await application.client.request(method, path.format(model="llama"), json=body)
+                    response = await application.client.request(
+                        method, path.format(model="llama", id="resp_1"), json=body
+                    )
                     check(document, operation["responses"], response)
                     if body is not None:
                         assert response.status_code == 200, (path, response.text)
