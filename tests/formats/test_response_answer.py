@@ -81,7 +81,8 @@ def begin(
 async def stream(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
     answer, generation = begin(texts, finish_reason, fields)
     frames = [answer.opening()]
-    frames += [answer.event(choice, event) for choice, event in await generation.arrivals()]
+    while not generation.has_ended:
+        frames += [answer.event(choice, event) for choice, event in await generation.arrivals()]
     return b"".join([*frames, answer.closing()])
 
 
