@@ -82,6 +82,7 @@ class Pet(pydantic.BaseModel):
     age: int = pydantic.Field(ge=0, le=30)
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the client's own, of what it parsed
 def test_a_parsed_answer_is_taken_back_as_it_came(client: openai.OpenAI) -> None:
     parsed = client.chat.completions.parse(model=MODEL, messages=PET, temperature=0, response_format=Pet)
     message = parsed.choices[0].message
