@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -110,9 +112,11 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
     """All routes, and by their whole paths those that `DirectPaths` takes the short way to."""
     settings, health = service.settings, HealthEndpoints(service)
     name = service.engine.snapshot.name
-    description = orjson.dumps(
-        describe_api(name, with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics)
-    )
+
+    @functools.cache
+    def description() -> bytes:
+        """Made for the first who asks: it takes longer than a boot can spare."""
+        return orjson.dumps(describe_api(name, with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
 
     async def models(_: Request) -> Response:
         return Response(encode_json(ModelList([await _model(service)])), media_type="application/json")
@@ -132,7 +136,7 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
         )
 
     async def openapi(_: Request) -> Response:
-        return Response(description, media_type="application/json")
+        return Response(await run_in_threadpool(description), media_type="application/json")
 
     async def docs(_: Request) -> Response:
         return HTMLResponse(DOCS_PAGE)

@@ -129,10 +129,12 @@ class CompletionEndpoint(Generic[RequestT]):
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         with Heartbeat(reply, self._service.settings.heartbeat_interval, generation.wake) as heartbeat:
             while not generation.has_ended:
-                arrivals = await generation.arrivals()
-                if arrivals:  # an error before the first token is still a response of its own
-                    frames = [reply.opening(answer)]
-                    frames += [answer.event(choice, event) for choice, event in arrivals]
+                frames: list[bytes] = []
+                for choice, event in await generation.arrivals():
+                    if not frames:
+                        frames.append(reply.opening(answer))
+                    frames.append(answer.event(choice, event))
+                if frames:  # an error before the first token is still a response of its own
                     await reply.stream(b"".join(frames))
                 elif heartbeat.is_due():
                     await reply.heartbeat()

@@ -56,6 +56,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         requests: types of the JSON body; it is of one of them.
         answers: by status.
         events: types of the events that come in place of the 200 where the request has `"stream": true`.
+        last_event: the data of the event behind them, which is no JSON.
+        stream_end: how a stream ends, in words.
         errors: what may be raised, beside what a missing key raises.
         rules: what a request must obey that its schema cannot say.
         examples: bodies by name; the served model's name is added.
@@ -67,6 +69,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Any, ...] = ()
     answers: dict[int, Answer] = {}
     events: tuple[Any, ...] = ()
+    last_event: str | None = "[DONE]"
+    stream_end: str = "The last one is `[DONE]`, or an error where it was cut short."
     errors: tuple[type[PilotlightError], ...] = ()
     needs_key: bool = False
     rules: tuple[str, ...] = ()
@@ -176,6 +180,8 @@ ENDPOINTS = (
         requests=(ResponseRequest,),
         answers={200: Answer("The response, whole or as events.", (Response,))},
         events=RESPONSE_EVENTS,
+        last_event=None,
+        stream_end="The last one is `response.completed`, `response.incomplete` or `response.failed`.",
         errors=_GENERATION_ERRORS,
         needs_key=True,
         rules=_RESPONSE_RULES,

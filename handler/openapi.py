@@ -84,6 +84,8 @@ def _schemas(endpoints: Sequence[Endpoint], model_name: str) -> dict[str, Any]:
     events = [kind for endpoint in endpoints for kind in endpoint.events]
     kinds = list(dict.fromkeys([*requests, *answers, *events, ErrorBody]))
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    if "MessageItem" in components:
+        components["MessageItem"]["required"].remove("type")  # ResponsesFormat adds it where it was left out
     for kind in requests:
         model = components[kind.__name__]["properties"].get("model", {})
         for schema in model.get("anyOf", [model]):
@@ -99,14 +101,14 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     parameters = re.findall(r"{(\w+)}", endpoint.path)
     if parameters:
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [model_name]}}
+            {"name": name, "in": "path", "required": True, "schema": _path_schema(name, model_name)}
             for name in parameters
         ]
     if endpoint.requests:
         operation["requestBody"] = {"required": True, "content": {_JSON: _request(endpoint, model_name)}}
     responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     if endpoint.events:
-        responses["200"]["content"]["text/event-stream"] = _stream(endpoint.events)
+        responses["200"]["content"]["text/event-stream"] = _stream(endpoint)
     errors = errors_of(endpoint, with_auth=with_auth)
     for status in sorted({ERROR_TABLE[error].status for error in errors}):
         responses[str(status)] = _error([error for error in errors if ERROR_TABLE[error].status == status])
@@ -114,6 +116,10 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     if with_auth and endpoint.needs_key:
         operation["security"] = [{"bearer": []}]
     return operation
+
+
+def _path_schema(name: str, model_name: str) -> dict[str, Any]:
+    return {"type": "string", "enum": [model_name]} if name == "model" else {"type": "string"}
 
 
 def _operation_id(endpoint: Endpoint) -> str:
@@ -134,13 +140,15 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return response
 
 
-def _stream(events: tuple[Any, ...]) -> dict[str, Any]:
+def _stream(endpoint: Endpoint) -> dict[str, Any]:
     """The schema of each event, for OpenAPI 3.1 has no word of its own for it (3.2: `itemSchema`)."""
-    chunk = {"contentMediaType": _JSON, "contentSchema": _schema((*events, ErrorBody))}
-    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, chunk]}
+    chunk = {"contentMediaType": _JSON, "contentSchema": _schema((*endpoint.events, ErrorBody))}
+    data: dict[str, Any] = {"type": "string", "anyOf": [chunk]}
+    if endpoint.last_event is not None:
+        data["anyOf"].insert(0, {"const": endpoint.last_event})
     schema = {
         "type": "object",
-        "description": "Each event of the stream. The last one is `[DONE]`, or an error where it was cut short.",
+        "description": f"Each event of the stream. {endpoint.stream_end}",
         "properties": {"data": data},
         "required": ["data"],
     }

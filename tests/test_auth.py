@@ -87,7 +87,7 @@ async def test_a_refusal_is_openais_and_a_record(guarded: Application, authoriza
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
 async def test_a_key_is_asked_for_where_the_contract_says_so(guarded: Application, endpoint: Endpoint) -> None:
-    path = endpoint.path.format(model="llama")
+    path = endpoint.path.format(model="llama", id="resp_1")
     bare = await guarded.client.request(endpoint.method, path)
     assert (bare.status_code == 401) == endpoint.needs_key
     known = await guarded.client.request(endpoint.method, path, headers={"authorization": "Bearer sk-two"})

@@ -48,7 +48,7 @@ async def test_a_stream_comes_as_events(application: Application) -> None:
     *chunks, last = [event.removeprefix("data: ") for event in exchange.body.decode().split("\n\n")[:-1]]
     assert last == "[DONE]"
     assert {json.loads(chunk)["object"] for chunk in chunks} == {"chat.completion.chunk"}
-    assert len(chunks) == 5  # the role, three tokens, the end
+    assert len(chunks) > 2  # the role, some text, the end
     assert record(application).stream is True
 
 

@@ -78,6 +78,7 @@ class Operation(msgspec.Struct, forbid_unknown_fields=True):
 class PathItem(msgspec.Struct, forbid_unknown_fields=True):
     get: Operation | None = None
     post: Operation | None = None
+    delete: Operation | None = None
 
 
 class Components(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,7 +119,7 @@ def raw(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def operations(document: Document) -> list[Operation]:
-    return [each for item in document.paths.values() for each in (item.get, item.post) if each is not None]
+    return [each for item in document.paths.values() for each in (item.get, item.post, item.delete) if each is not None]
 
 
 def test_the_document_is_openapi_3_1(raw: dict[str, Any]) -> None:
@@ -159,9 +160,13 @@ def test_every_wire_type_has_all_its_fields(raw: dict[str, Any]) -> None:
     kinds = {kind for endpoint in ENDPOINTS for kind in (*endpoint.requests, *endpoint.events)}
     for kind in kinds:
         schema = raw["components"]["schemas"][kind.__name__]
-        assert set(schema["properties"]) == set(kind.__struct_encode_fields__), kind
+        assert set(schema["properties"]) == {*kind.__struct_encode_fields__, *tag(kind)}, kind
     for kind in {kind for endpoint in ENDPOINTS for kind in endpoint.requests}:
         assert raw["components"]["schemas"][kind.__name__]["additionalProperties"] is False
+
+
+def tag(kind: type[msgspec.Struct]) -> list[str]:
+    return [] if kind.__struct_config__.tag_field is None else [kind.__struct_config__.tag_field]
 
 
 def test_limits_are_the_decoders(raw: dict[str, Any]) -> None:
@@ -228,7 +233,9 @@ async def test_every_example_works_and_every_answer_obeys_its_schema(tiny_served
             for method, operation in item.items():
                 content = operation.get("requestBody", {"content": {}})["content"].get("application/json", {})
                 for body in [example["value"] for example in content.get("examples", {}).values()] or [None]:
-                    response = await application.client.request(method, path.format(model="llama"), json=body)
+                    response = await application.client.request(
+                        method, path.format(model="llama", id="resp_1"), json=body
+                    )
                     check(document, operation["responses"], response)
                     if body is not None:
                         assert response.status_code == 200, (path, response.text)
@@ -242,12 +249,13 @@ def check(document: dict[str, Any], responses: dict[str, Any], response: httpx.R
     kind = response.headers.get("content-type", "").partition(";")[0]
     assert kind in (described.get("content") or {"": None})
     if kind == "text/event-stream":
-        events = [{"data": line.removeprefix("data: ")} for line in response.text.split("\n\n") if line]
-        assert events[-1] == {"data": "[DONE]"}
+        lines = [line for line in response.text.splitlines() if line.startswith("data: ")]
+        events = [{"data": line.removeprefix("data: ")} for line in lines]
+        assert (events[-1] == {"data": "[DONE]"}) == ("event: " not in response.text)
         for event in events:
             validate(document, described["content"][kind]["schema"], event)
             if event["data"] != "[DONE]":
-                inner = described["content"][kind]["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+                inner = described["content"][kind]["schema"]["properties"]["data"]["anyOf"][-1]["contentSchema"]
                 validate(document, inner, json.loads(event["data"]))
     elif kind == "application/json":
         validate(document, described["content"][kind]["schema"], response.json())

@@ -307,8 +307,8 @@ BUILT_IN = "only functions that the client runs can be called"
 @pytest.mark.parametrize(
     ("fields", "param", "reason"),
     [
-        ({"store": True}, "store", "nothing is stored here"),
-        ({"background": True}, "background", "nothing is stored here"),
+        ({"store": True}, "store", "Nothing is stored"),
+        ({"background": True}, "background", "Nothing is stored"),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "Nothing is stored here"),
         ({"conversation": {"id": "conv_1"}}, "conversation", "Nothing is stored here"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt", "No prompts are stored here"),
@@ -360,7 +360,7 @@ BUILT_IN = "only functions that the client runs can be called"
         ({"max_output_tokens": 10_000}, "max_output_tokens", "exceed the model's context"),
         ({"input": "x " * 9000}, "input", "tokens"),
         ({"temperature": 3}, "temperature", "<= 2"),
-        ({"extra_body": {"stream_options": {"include_obfuscation": True}}},
+        ({"stream": True, "extra_body": {"stream_options": {"include_obfuscation": True}}},
          "stream_options.include_obfuscation", "not padded"),
         ({"extra_body": {"stream_options": {"include_obfuscation": False}}}, "stream_options", "needs stream"),
     ],

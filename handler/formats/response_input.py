@@ -14,12 +14,12 @@ from handler.schema.response_items import (
     FunctionCallItem,
     FunctionCallOutputItem,
     InputItem,
-    InputText,
     MessageItem,
     MessagePart,
     ResponseTextConfig,
     ResponseToolChoiceAllowed,
     ResponseToolChoiceFunction,
+    ReturnedText,
     TextFormatSchema,
 )
 from handler.schema.responses import ResponseRequest
@@ -141,7 +141,7 @@ def _check_declared(name: str, names: Sequence[str], path: str) -> None:
         raise InvalidRequestError(f"{path}: {name!r} is not among tools", path)
 
 
-def _text(content: str | Sequence[MessagePart | InputText]) -> str:
+def _text(content: str | Sequence[MessagePart | ReturnedText]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 

@@ -21,7 +21,7 @@ ItemStatus = Literal["in_progress", "completed", "incomplete"]
 class InputText(
     msgspec.Struct, frozen=True, tag_field="type", tag="input_text", forbid_unknown_fields=True, omit_defaults=True
 ):
-    """A text part of a message, or of what a function returned."""
+    """A text part of a message."""
 
     text: str
     prompt_cache_breakpoint: None = None
@@ -93,6 +93,14 @@ class FunctionCallItem(
     is_async: None = None
 
 
+class ReturnedText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A text part of what a function returned."""
+
+    type: Literal["input_text"]
+    text: str
+    prompt_cache_breakpoint: None = None
+
+
 class FunctionCallOutputItem(
     msgspec.Struct,
     frozen=True,
@@ -105,7 +113,7 @@ class FunctionCallOutputItem(
     """What a called function returned."""
 
     call_id: Annotated[str, Meta(min_length=1)]
-    output: str | list[InputText]
+    output: str | list[ReturnedText]
     id: str | None = None
     status: ItemStatus | None = None
     caller: None = None
@@ -117,16 +125,11 @@ InputItem: TypeAlias = MessageItem | FunctionCallItem | FunctionCallOutputItem
 
 
 class ResponseFunctionTool(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="function",
-    forbid_unknown_fields=True,
-    rename={"is_async": "async"},
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"is_async": "async"}
 ):
-    """A function that the model may call."""
+    """A function that the model may call. `type` is no tag: a type that stands alone is decoded without its tag too."""
 
+    type: Literal["function"]
     name: FunctionName
     description: str | None = None
     parameters: Annotated[dict[str, Any], Meta(description="A JSON schema.")] | None = None
@@ -145,13 +148,20 @@ class ResponseToolChoiceFunction(
     name: FunctionName
 
 
+class ResponseAllowedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that may be called."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
 class ResponseToolChoiceAllowed(
     msgspec.Struct, frozen=True, tag_field="type", tag="allowed_tools", forbid_unknown_fields=True
 ):
     """Some of the tools."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[ResponseToolChoiceFunction], Meta(min_length=1)]
+    tools: Annotated[list[ResponseAllowedTool], Meta(min_length=1)]
 
 
 ResponseToolChoice: TypeAlias = (

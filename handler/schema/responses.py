@@ -1,6 +1,6 @@
 """POST /v1/responses: the request. Nothing is stored here, so each request brings its whole conversation.
 
-Fields of OpenAI's that only null can fill are refused with the reason in their description (`response_refusals`).
+Fields of OpenAI's that only null can fill are refused with the reason in their description (`unsupported`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from handler.schema.response_items import (
 )
 from handler.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
 from handler.schema.tools import MAX_TOOLS
+from handler.schema.unsupported import NEVER_TRUE
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -36,7 +37,9 @@ NoPrograms = Annotated[None, Meta(description="There are no access programs here
 class ResponseStreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a stream carries beside events."""
 
-    include_obfuscation: bool | None = None
+    include_obfuscation: (
+        Annotated[bool, Meta(description="Events are not padded.", extra_json_schema=NEVER_TRUE)] | None
+    ) = None
 
 
 class ResponseReasoning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,12 +67,23 @@ class ResponseRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_
     stream_options: ResponseStreamOptions | None = None
     safety_identifier: Annotated[str, Meta(max_length=128, description="Echoed, and not kept.")] | None = None
     prompt_cache_key: Annotated[str, Meta(description="Echoed; equal beginnings are found anyhow.")] | None = None
-    prompt_cache_retention: Literal["in_memory"] | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    truncation: Literal["disabled"] | None = None
+    prompt_cache_retention: (
+        Annotated[Literal["in_memory"], Meta(description="Prompts are cached as memory allows.")] | None
+    ) = None
+    service_tier: (
+        Annotated[Literal["auto", "default"], Meta(description="There is one tier, which answers as default.")] | None
+    ) = None
+    truncation: Annotated[Literal["disabled"], Meta(description="What was sent is read whole or refused.")] | None = (
+        None
+    )
     reasoning: ResponseReasoning | None = None
-    store: Annotated[bool, Meta(description="Only false: nothing is stored here.")] | None = None
-    background: Annotated[bool, Meta(description="Only false: nothing is stored here.")] | None = None
+    store: Annotated[bool, Meta(description="Nothing is stored here.", extra_json_schema=NEVER_TRUE)] | None = None
+    background: (
+        Annotated[
+            bool, Meta(description="Nothing is stored: an answer goes to who asks.", extra_json_schema=NEVER_TRUE)
+        ]
+        | None
+    ) = None
     previous_response_id: NothingStored = None
     conversation: NothingStored = None
     prompt: NoStoredPrompts = None

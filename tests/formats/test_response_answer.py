@@ -69,7 +69,7 @@ def begin(
     form = ResponsesFormat()
     request = form.decode(orjson.dumps({"model": "tiny", "input": "hello", "metadata": {"a": "b"}} | fields))
     params = SamplingParams(max_tokens=9, temperature=0.5)
-    plan = Plan([PROMPT], params, 1, _hermes if "tools" in fields else None)
+    plan = Plan([PROMPT], params, 1, parser=_hermes if "tools" in fields else None)
     trace = RequestTrace("r1", "/v1/responses", cold_start=False)
     generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"))
     tokenizer = SimpleNamespace(token_bytes=lambda token_id: texts[token_id].encode())
@@ -81,14 +81,14 @@ def begin(
 async def stream(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
     answer, generation = begin(texts, finish_reason, fields)
     frames = [answer.opening()]
-    frames += [answer.event(choice, event) async for choice, event in generation.events()]
+    while not generation.has_ended:
+        frames += [answer.event(choice, event) for choice, event in await generation.arrivals()]
     return b"".join([*frames, answer.closing()])
 
 
 async def whole(texts: Sequence[str], finish_reason: FinishReason, **fields: Any) -> bytes:
     answer, generation = begin(texts, finish_reason, fields)
-    async for _ in generation.events():
-        pass
+    await generation.finish()
     return answer.whole()
 
 
@@ -147,7 +147,7 @@ async def test_a_call_that_a_stop_string_cuts_is_not_complete() -> None:
 
 async def test_an_error_in_mid_stream() -> None:
     answer, generation = begin(["Hel"], None, {})
-    frames = answer.opening() + answer.event(*await anext(generation.events()))
+    frames = answer.opening() + answer.event(*next(await generation.arrivals()))
     check_recorded("failed.sse", frames + answer.failure(DeadlineExceededError("The request took longer than 1 s")))
 
 
