@@ -30,6 +30,36 @@ def template_messages(messages: list[ChatMessage], param: str = "messages") -> l
     return [_template_message(message, f"{param}[{index}]") for index, message in enumerate(messages)]
 
 
+def check_calls(messages: SequenceOf[ChatMessage], param: str = "messages") -> None:
+    """Refuse what a model cannot make sense of: a result of no call, and a call that has no result.
+
+    Ids need be unlike within one message only, for there are servers that begin anew with each.
+
+    Raises:
+        InvalidRequestError: names the id.
+    """
+    waiting: dict[str, str] = {}  # calls of the assistant's last message by id, each with the path of its id
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if waiting.pop(message.tool_call_id, None) is None:
+                path = f"{param}[{index}].tool_call_id"
+                problem = f"no call {message.tool_call_id!r} of the assistant's message before waits for a result"
+                raise InvalidRequestError(f"{path}: {problem}", path)
+            continue
+        _check_answered(waiting)
+        for number, call in enumerate((message.tool_calls or ()) if isinstance(message, AssistantTurn) else ()):
+            path = f"{param}[{index}].tool_calls[{number}].id"
+            if call.id in waiting:
+                raise InvalidRequestError(f"{path}: another call of the message has the id {call.id!r} already", path)
+            waiting[call.id] = path
+    _check_answered(waiting)
+
+
+def _check_answered(waiting: dict[str, str]) -> None:
+    for call_id, path in waiting.items():
+        raise InvalidRequestError(f"{path}: no message with role 'tool' follows that answers {call_id!r}", path)
+
+
 def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
     shaped: dict[str, Any]
     match message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from handler.conversation.conversation import Conversation, TemplateOptions, Tool, ToolChoice
-from handler.conversation.messages import template_messages
+from handler.conversation.messages import check_calls, template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.tools import AllowedTool, AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
@@ -16,13 +16,16 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
     """What the request asks of a model.
 
     Raises:
-        InvalidRequestError: messages that templates cannot have, or a choice of tools that are not there.
+        InvalidRequestError: messages that templates cannot have, calls and results that do not belong together, or a
+            choice of tools that are not there.
     """
+    messages = template_messages(request.messages)
+    check_calls(request.messages)
     tools = read_tools(request.tools or [])
     choice, tools = _choose(request.tool_choice, tools)
     output, output_param = grammar_spec(request, request.response_format) or (None, "response_format")
     return Conversation(
-        messages=template_messages(request.messages),
+        messages=messages,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from handler.conversation.messages import template_messages
+from handler.conversation.messages import check_calls, template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.messages import ChatMessage
 
@@ -68,3 +68,39 @@ def test_an_assistant_who_says_nothing_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="needs content, a refusal or tool_calls") as caught:
         shaped({"role": "assistant"})
     assert caught.value.param == "messages[0].content"
+
+
+def asking(*ids: str) -> dict[str, Any]:
+    function = {"name": "f", "arguments": "{}"}
+    return {"role": "assistant", "tool_calls": [{"id": each, "type": "function", "function": function} for each in ids]}
+
+
+def result(call_id: str) -> dict[str, Any]:
+    return {"role": "tool", "content": "1", "tool_call_id": call_id}
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([USER, result("a")], "messages[1].tool_call_id"),
+        ([asking("a"), result("b")], "messages[1].tool_call_id"),
+        ([asking("a"), result("a"), result("a")], "messages[2].tool_call_id"),
+        ([asking("a"), result("a"), USER, result("a")], "messages[3].tool_call_id"),
+        ([asking("a", "b"), result("b")], "messages[0].tool_calls[0].id"),
+        ([asking("a"), USER, result("a")], "messages[0].tool_calls[0].id"),
+        ([USER, asking("a")], "messages[1].tool_calls[0].id"),
+        ([asking("a", "a"), result("a")], "messages[0].tool_calls[1].id"),
+    ],
+)
+def test_calls_and_results_belong_together(messages: list[dict[str, Any]], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_calls(msgspec.convert(messages, list[ChatMessage]))
+    assert caught.value.param == param
+
+
+def test_results_come_in_any_order_and_ids_come_again_in_later_messages() -> None:
+    messages = [USER, asking("a", "b"), result("b"), result("a"), asking("a"), result("a"), USER]
+    check_calls(msgspec.convert(messages, list[ChatMessage]))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -285,3 +288,29 @@ def test_what_a_shown_token_interrupts_comes_before_it(embedded_snapshot: Snapsh
     assert stream.push(crab[0]) == ""
     assert stream.push(shown) == "\ufffd<|im_start|>"
     assert stream.push(tokenizer.encode("x", add_special_tokens=False)[0]) == "x"
+
+
+@pytest.mark.parametrize("encode", [Tokenizer.encode, Tokenizer.encode_located])
+def test_long_text_leaves_other_threads_their_turn(embedded: Tokenizer, encode: Callable[..., object]) -> None:
+    """Event loop and engine wait for the GIL otherwise, for seconds with what a body can hold."""
+    text = "no two words are long " * 20_000
+    span: list[float] = []
+
+    def work() -> None:
+        span.append(time.monotonic())
+        encode(embedded, text, add_special_tokens=False)
+        span.append(time.monotonic())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    turns = []
+    while worker.is_alive():
+        turns.append(time.monotonic())
+        time.sleep(0.001)
+    start, end = span
+    assert any(start + 0.2 * (end - start) < turn < start + 0.6 * (end - start) for turn in turns)
+
+
+def test_long_text_has_the_tokens_of_its_parts(bytewise: Tokenizer) -> None:
+    text = "né" * 5000
+    assert bytewise.encode(text, add_special_tokens=False) == bytewise.encode("né", add_special_tokens=False) * 5000
