@@ -103,7 +103,7 @@ class Generation:
         self._waits_for_end = False
         self._unfinished = len(self.choices)
         self._error: EngineError | None = None
-        trace.prompt_tokens = sum(map(len, prompts))
+        self._prompt_tokens = trace.prompt_tokens = sum(map(len, prompts))
 
     def submit(self, engine: SubmitsSequences) -> None:
         """Hand all sequences to the engine."""
@@ -167,7 +167,7 @@ class Generation:
 
     def usage(self) -> Usage:
         """Tokens used so far; a prompt with several completions counts once."""
-        prompt = sum(map(len, self._prompts))
+        prompt = self._prompt_tokens
         completion = sum(choice.completion_tokens for choice in self.choices)
         cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))

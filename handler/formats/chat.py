@@ -71,7 +71,8 @@ class ChatFormat:
             check_compatible(request, planned.grammar_param)
         prompt = factory.check_prompt(planned.prompt, "messages")
         params = factory.build(request, len(prompt), planned.grammar)
-        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
+        if planned.shown_token_ids:
+            params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
         return Plan([prompt], params, request.n or 1, parser=planned.parser)
 
     def answer(
