@@ -36,17 +36,18 @@ class SubmitsSequences(Protocol):
 class Choice:
     """One sequence's completion, as far as its events have been read."""
 
+    text = ""
+    completion_tokens = 0
+    cached_tokens = 0
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    error: EngineError | None = None
+    last_token_s: float | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    _logprobs: list[TokenLogprob] | None = None
+
     def __init__(self, index: int) -> None:
         self.index = index
-        self.text = ""
-        self.completion_tokens = 0
-        self.cached_tokens = 0
-        self.finish_reason: FinishReason | None = None
-        self.stop_reason: str | int | None = None
-        self.error: EngineError | None = None
-        self.last_token_s: float | None = None
-        self.prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-        self._logprobs: list[TokenLogprob] | None = None
 
     def add(self, event: TokenEvent) -> None:
         """Take in what a step yielded."""
@@ -88,6 +89,10 @@ class Generation:
     `cancel` must be called at the end, however it comes: it frees what still runs.
     """
 
+    _waiter: asyncio.Future[None] | None = None
+    _waits_for_end = False
+    _error: EngineError | None = None
+
     def __init__(
         self, prompts: list[list[int]], params: SamplingParams, n: int, trace: RequestTrace, metrics: Metrics
     ) -> None:
@@ -99,10 +104,7 @@ class Generation:
         self._metrics = metrics
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._waits_for_end = False
         self._unfinished = len(self.choices)
-        self._error: EngineError | None = None
         self._prompt_tokens = trace.prompt_tokens = sum(map(len, prompts))
 
     def submit(self, engine: SubmitsSequences) -> None:

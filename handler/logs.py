@@ -55,8 +55,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
         }
-        entry |= getattr(record, FIELDS, {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         try:
