@@ -157,8 +157,8 @@ class Generation:
         while self._unfinished:
             await self._wait()
         arrived, self._arrived = self._arrived, []
-        for _ in self._taken_in(arrived):
-            pass
+        for choice, event in arrived:
+            self._take_in(choice, event)
         if self._error is not None:
             raise self._error
 
@@ -183,13 +183,18 @@ class Generation:
 
     def _taken_in(self, arrived: list[tuple[Choice, TokenEvent]]) -> Iterator[tuple[Choice, TokenEvent]]:
         for choice, event in arrived:
-            choice.add(event)
-            if choice.error is not None:
-                if all(choice.error is not None for choice in self.choices):
-                    self._error = choice.error
-                    return
-                self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
+            self._take_in(choice, event)
+            if self._error is not None:
+                return
             yield choice, event
+
+    def _take_in(self, choice: Choice, event: TokenEvent) -> None:
+        choice.add(event)
+        if choice.error is not None:
+            if all(choice.error is not None for choice in self.choices):
+                self._error = choice.error
+            else:
+                self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
         if event.token_ids:
