@@ -24,14 +24,12 @@ class FieldsRecord(logging.LogRecord):
 
     def __init__(self, name: str, message: str, fields: dict[str, Any]) -> None:
         created_s = time.time()
-        self.__dict__ = {
-            **_BLANK,
-            "name": name,
-            "msg": message,
-            "created": created_s,
-            "msecs": created_s % 1.0 * 1000.0,
-            FIELDS: fields,
-        }
+        known = self.__dict__ = _BLANK.copy()
+        known["name"] = name
+        known["msg"] = message
+        known["created"] = created_s
+        known["msecs"] = created_s % 1.0 * 1000.0
+        known[FIELDS] = fields
 
 
 def log_fields(logger: logging.Logger, message: str, fields: dict[str, Any]) -> None:
