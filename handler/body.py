@@ -15,6 +15,8 @@ from handler.errors import (
 from handler.settings import Settings
 from handler.trace import header
 
+_JSON = "application/json"
+
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole request body.
@@ -25,9 +27,10 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         ClientDisconnectedError: the client left before the end.
     """
     declared = header(scope, b"content-type")
-    media_type = "application/json" if declared is None else declared.partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaTypeError(f"The body must be application/json, not {media_type}")
+    if declared is not None and declared != _JSON:
+        media_type = declared.partition(";")[0].strip().lower()
+        if media_type != _JSON:
+            raise UnsupportedMediaTypeError(f"The body must be {_JSON}, not {media_type}")
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and int(length) > max_bytes:
         raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")

@@ -19,7 +19,7 @@ from handler.errors import (
 )
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Interruption, interrupt_on_disconnect
+from handler.interruption import Deadlines, Departures, Interruption, Watch
 from handler.reply import Heartbeat, Reply
 from handler.service import Service
 from handler.trace import RequestTrace, trace_of
@@ -38,6 +38,7 @@ class CompletionEndpoint(Generic[RequestT]):
         self._service = service
         self._format: Format[RequestT] = form
         self._deadlines = Deadlines(service.settings.request_timeout)
+        self._departures = Departures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
@@ -45,11 +46,11 @@ class CompletionEndpoint(Generic[RequestT]):
         loop = asyncio.get_running_loop()
         reply = Reply(send, loop)
         interruption = Interruption(loop)
-        watcher: asyncio.Task[None] | None = None
+        watch = Watch(receive, interruption)
         self._deadlines.begin(interruption, loop)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            watcher = loop.create_task(interrupt_on_disconnect(receive, interruption))
+            self._departures.begin(watch, loop)
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
             await self._fail(interruption.reason(), trace, reply)
@@ -58,8 +59,8 @@ class CompletionEndpoint(Generic[RequestT]):
         finally:
             self._deadlines.end(interruption)
             interruption.end()
-            if watcher is not None and not reply.is_complete:
-                watcher.cancel()
+            self._departures.end(watch)
+            watch.end()
 
     async def _fail(self, error: PilotlightError, trace: RequestTrace, reply: Reply) -> None:
         """Raise an error that still can become a response of its own, else end the stream with it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -71,7 +72,8 @@ class ChatFormat:
             check_compatible(request, planned.grammar_param)
         prompt = factory.check_prompt(planned.prompt, "messages")
         params = factory.build(request, len(prompt), planned.grammar)
-        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
+        if planned.shown_token_ids:
+            params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
         return Plan([prompt], params, request.n or 1, parser=planned.parser)
 
     def answer(
@@ -107,8 +109,13 @@ class ChatAnswer:
         self._parsers = None if parser is None else [parser() for _ in generation.choices]
         self._with_usage = with_usage
         self._with_tier = with_tier
-        tier = {"service_tier": _TIER} if with_tier else {}
-        self._frames = ChunkFrames(
+
+    @cached_property
+    def _frames(self) -> ChunkFrames:
+        """What a stream is written with."""
+        head = self._head
+        tier = {"service_tier": _TIER} if self._with_tier else {}
+        return ChunkFrames(
             {
                 "id": self._id,
                 "object": "chat.completion.chunk",
@@ -119,7 +126,7 @@ class ChatAnswer:
             },
             content_key=b'"delta":{"content":',
             content_end=b"}",
-            with_usage=with_usage,
+            with_usage=self._with_usage,
         )
 
     def opening(self) -> bytes:
