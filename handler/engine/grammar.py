@@ -75,7 +75,7 @@ class GrammarCompiler:
         self._words = tokenizer
         self._vocabulary = Vocabulary(str(tokenizer_file), end_token_ids, vocab_size)
         self._trial = Trial(
-            [sys.executable, "-m", "handler.engine.grammar_check", msgspec.json.encode(self._vocabulary).decode()]
+            [sys.executable, "-P", "-m", "handler.engine.grammar_check", msgspec.json.encode(self._vocabulary).decode()]
         )
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
@@ -86,6 +86,7 @@ class GrammarCompiler:
 
         Raises:
             InvalidRequestError: it cannot be compiled, or nothing can match it; says why, and names `param`.
+            OverloadedError: whether it can be compiled cannot be told now; nobody is refused for that later.
         """
         with self._lock:
             result = self._results.get(spec)

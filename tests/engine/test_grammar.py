@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import tokenizers
 from llguidance import LLMatcher
 from tokenizers import decoders, normalizers
 
+from handler.engine import trial
 from handler.engine.grammar import Grammar, GrammarCompiler, GrammarKind, GrammarSpec, Vocabulary
 from handler.engine.snapshot import Snapshot
 from handler.engine.tokenizer import Tokenizer
-from handler.errors import InvalidRequestError
+from handler.errors import InvalidRequestError, OverloadedError
 from tests.tiny_models import END_TOKEN, VOCAB_SIZE, byte_tokenizer
 
 
@@ -238,3 +241,36 @@ def test_the_first_grammar_reads_no_large_tokenizer_with_the_gil(
     monkeypatch.setattr(compiler, "_tokenizer", None)
     monkeypatch.setattr(Vocabulary, "open", pytest.fail)
     compiler.compile(GrammarSpec("choice", '["read again"]'), "field")
+
+
+def test_a_refusal_for_a_busy_machine_is_not_for_good(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = GrammarSpec("choice", '["later"]')
+    monkeypatch.setattr(trial, "TIMEOUT_S", 0.0)
+    with pytest.raises(OverloadedError):
+        compiler.compile(spec, "field")
+    monkeypatch.undo()
+    assert takes(compiler.compile(spec, "field"), "later")
+
+
+def test_what_takes_too_long_ends_though_nobody_waits(compiler: GrammarCompiler) -> None:
+    compiler.compile(GrammarSpec("choice", '["warm"]'), "field")
+    child = compiler._trial._child
+    assert child is not None
+    stdin, stdout = child._process.stdin, child._process.stdout
+    assert stdin is not None
+    assert stdout is not None
+    stdin.write(msgspec.json.encode(HOSTILE["an intersection of periods"]) + b"\n")
+    stdin.close()
+    stdout.close()
+    assert child._process.wait(60) == -signal.SIGPROF
+
+
+def test_modules_of_the_working_directory_are_not_taken_for_ours(
+    tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handler.py").write_text("raise SystemExit('some platform wants a file of this name')")
+    monkeypatch.chdir(tmp_path)
+    own = GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
+    assert takes(own.compile(GrammarSpec("choice", '["found"]'), "field"), "found")
