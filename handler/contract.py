@@ -102,6 +102,7 @@ _GENERATION_RULES = (
 _CONVERSATION_RULES = (
     "The model has a chat template, it takes these messages, and knows the variables in `chat_template_kwargs`.",
     "An assistant's message has content, a refusal or calls, and the arguments of a call are a JSON object.",
+    "Each of an assistant's calls is answered by one `tool` message behind it, and each `tool` message answers one.",
     "Only an assistant's text can be continued, and then no generation prompt follows.",
     "Tools have different names, and their parameters are the schema of an object.",
 )

@@ -23,6 +23,7 @@ STATED = re.compile(
             r"is a field of the request itself$|chat template does not show the last message",
             r"message needs content|arguments are a JSON object|arguments is not valid JSON",
             r"continue_final_message continues|continue_final_message and add_generation_prompt",
+            r"waits for a result$|follows that answers|another call of the message has the id",
             r"waits for an output$|the call has no output|an earlier call has the id|not a JSON object",
             r"another tool has the name|an earlier tool is called|arguments are an object",
             r"there are no tools$|there is no tool|is not among tools$|needs tools$|cannot stand beside calls",
