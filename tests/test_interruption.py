@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.types import Message, Receive
+
+from handler.errors import ClientDisconnectedError
+from handler.interruption import Delay, Departures, Interruption, Watch
+
+
+async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -> None:
+    loop = asyncio.get_running_loop()
+    called: list[str] = []
+    all_called = asyncio.Event()
+
+    def on_due(waiter: str) -> None:
+        called.append(waiter)
+        if waiter == "last":
+            all_called.set()
+
+    delay = Delay(0.01, on_due)
+    for waiter in ("first", "ended", "second"):
+        delay.begin(waiter, loop)
+    delay.end("ended")
+    await asyncio.sleep(0)
+    delay.begin("last", loop)
+    await all_called.wait()
+    assert called == ["first", "second", "last"]
+    delay.end("first")  # which is no error
+
+
+async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    interruption = Interruption(asyncio.get_running_loop())
+    departures, watch = Departures(), Watch(receive, interruption)
+    departures.begin(watch, asyncio.get_running_loop())
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    reason = interruption.reason()
+    assert isinstance(reason, ClientDisconnectedError)
+    watch.end()
+
+
+async def test_a_request_that_is_over_soon_is_not_watched() -> None:
+    num_received = 0
+
+    async def receive() -> Message:
+        nonlocal num_received
+        num_received += 1
+        return {"type": "http.disconnect"}
+
+    loop = asyncio.get_running_loop()
+    departures, brief = Departures(), Watch(receive, Interruption(loop))
+    departures.begin(brief, loop)
+    departures.end(brief)
+    brief.end()
+    with pytest.raises(asyncio.CancelledError):  # one that began later has been cancelled, and only that was watched
+        await _interrupted(departures, receive)
+    assert num_received == 1
+
+
+async def _interrupted(departures: Departures, receive: Receive) -> None:
+    loop = asyncio.get_running_loop()
+    departures.begin(Watch(receive, Interruption(loop)), loop)
+    await asyncio.Event().wait()
