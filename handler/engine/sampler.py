@@ -40,6 +40,7 @@ class Sampler:
         self._penalties = Penalties(device)
         self._bad_words = BadWords(device)
         self._masks = Masks(vocab_size, device)
+        self._weights = torch.empty(0, vocab_size, device=device)
         # Tensors of what a request lists, made once: a list may name the whole vocabulary.
         self._biases: WeakKeyDictionary[Sequence, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         self._bans: WeakKeyDictionary[Sequence, Tensor] = WeakKeyDictionary()
@@ -139,13 +140,20 @@ class Sampler:
         return tokens.tolist()
 
     def _probabilities(self, logits: Tensor, sequences: list[Sequence], rows: list[int]) -> Tensor:
-        """Weights (len(rows), vocab_size): probabilities at each row's temperature, zero below its min_p."""
+        """Weights (len(rows), vocab_size): probabilities at each row's temperature, zero below its min_p.
+
+        Good until the next call, and overwrites `logits` where all its rows are meant: most of the time went to the
+        pages of fresh memory.
+        """
         params = [sequences[row].params for row in rows]
         # Below the smallest float32 nothing changes any more: all weight is on the likeliest token already.
         temperatures = torch.tensor([[max(p.temperature, _TINY)] for p in params], device=self._device)
-        chosen = logits[rows]
+        chosen = logits if len(rows) == len(logits) else logits[rows]
+        if len(self._weights) < len(rows):
+            self._weights = torch.empty_like(chosen)
         # Shifted first: a tiny temperature must not turn large logits into infinities.
-        probabilities = ((chosen - chosen.amax(dim=-1, keepdim=True)) / temperatures).softmax(dim=-1)
+        chosen.sub_(chosen.amax(dim=-1, keepdim=True)).div_(temperatures)
+        probabilities = torch.softmax(chosen, dim=-1, out=self._weights[: len(rows)])
         if any(p.min_p > 0 for p in params):
             floor = torch.tensor([[p.min_p] for p in params], device=self._device)
             kept = probabilities >= floor * probabilities.amax(dim=-1, keepdim=True)
@@ -174,10 +182,18 @@ class Sampler:
     def _invert(self, weights: Tensor, sequences: list[Sequence]) -> Tensor:
         """Indices (R,) where each row's cumulative `weights` (R, C) pass the sequence's next uniform number."""
         uniforms = torch.tensor([[s.rng.random()] for s in sequences], dtype=torch.float64, device=self._device)
-        cumulative = weights.double().cumsum(dim=-1)
-        # (0, total]: a weight of zero is never chosen, not even the first.
-        thresholds = (1.0 - uniforms) * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, thresholds).squeeze(1).clamp_(max=weights.shape[-1] - 1)
+        shares = 1.0 - uniforms  # (0, 1]: a weight of zero is never chosen, not even the first
+        if weights.shape[1] <= CANDIDATES:
+            return _find(weights.double().cumsum(dim=-1), shares).squeeze(1)
+        # The piece first: to add up all weights one by one takes longer than all the rest.
+        pieces = _pieces(weights)
+        ends = pieces.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (R, P)
+        piece = _find(ends, shares)
+        begin = torch.where(piece > 0, ends.gather(1, (piece - 1).clamp_(min=0)), 0.0)
+        # Again a share, in (0, 1]: the sum of a piece depends on the order in which its weights are added up.
+        shares = (shares * ends[:, -1:] - begin) / (ends.gather(1, piece) - begin)
+        inside = pieces.take_along_dim(piece.unsqueeze(-1), dim=1).squeeze(1)
+        return (piece * inside.shape[1] + _find(inside.double().cumsum(dim=-1), shares)).squeeze(1)
 
     def _logprobs(self, logits: Tensor, sequences: list[Sequence], tokens: list[int]) -> list[TokenLogprob | None]:
         """Log probabilities of the unadjusted model, for the sequences that ask for them."""
@@ -197,12 +213,22 @@ def _argmax(logits: Tensor) -> Tensor:
 
     By the largest of each piece first: on the CPU torch's maximum is seven times faster than its argmax.
     """
-    num_rows, num_columns = logits.shape
-    piece = next(size for size in (256, 64, 16, 1) if num_columns % size == 0)
-    pieces = logits.view(num_rows, -1, piece)
+    pieces = _pieces(logits)
     best = pieces.amax(dim=-1).argmax(dim=-1, keepdim=True)
     within = pieces.take_along_dim(best.unsqueeze(-1), dim=1).squeeze(1).argmax(dim=-1)
-    return best.squeeze(1) * piece + within
+    return best.squeeze(1) * pieces.shape[-1] + within
+
+
+def _find(cumulative: Tensor, shares: Tensor) -> Tensor:
+    """Indices (R, 1) where each row of `cumulative` (R, C) reaches a share (R, 1) of its end."""
+    return torch.searchsorted(cumulative, shares * cumulative[:, -1:]).clamp_(max=cumulative.shape[1] - 1)
+
+
+def _pieces(rows: Tensor) -> Tensor:
+    """Rows (R, C), each cut into P equal pieces: (R, P, C / P)."""
+    num_rows, num_columns = rows.shape
+    size = next(size for size in (256, 64, 16, 1) if num_columns % size == 0)
+    return rows.reshape(num_rows, -1, size)
 
 
 def _errors(logits: Tensor, likeliest: Tensor, followers: dict[int, Follower]) -> list[str | None]:

@@ -278,7 +278,7 @@ def test_probabilities_of_a_row_have_the_same_bits_beside_a_min_p() -> None:
     sampler = Sampler(VOCAB, (), torch.device("cpu"))
     rows = torch.randn(32, VOCAB, generator=torch.Generator().manual_seed(12)) * 3
     sequences = [sequence(number, temperature=0.7) for number in range(31)] + [sequence(31, min_p=0.3)]
-    beside = sampler._probabilities(rows, sequences, list(range(32)))
+    beside = sampler._probabilities(rows.clone(), sequences, list(range(32)))
     alone = sampler._probabilities(rows, sequences, list(range(31)))
     assert torch.equal(beside[:31], alone)
 
@@ -343,3 +343,33 @@ def test_the_largest_logit_is_found_wherever_it_is(columns: int) -> None:
     assert _argmax(equal).tolist() == [0, 0]
     equal[1, -1] = 1
     assert _argmax(equal).tolist() == [0, columns - 1]
+
+
+@pytest.mark.parametrize("vocab_size", [259, 320, 49152])
+def test_the_piecewise_search_finds_what_adding_up_one_by_one_finds(vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(7)
+    logits = torch.randn(50, vocab_size, generator=generator) * 4
+    logits[torch.rand(50, vocab_size, generator=generator) < 0.9] = float("-inf")
+    logits[::2, : vocab_size // 2] = float("-inf")
+    logits[1::2, vocab_size // 2 :] = float("-inf")
+    params = [SamplingParams(max_tokens=1, seed=seed) for seed in range(50)]
+    sampler = Sampler(vocab_size, (), torch.device("cpu"))
+    sequences = [Sequence(seed, [1], each) for seed, each in enumerate(params)]
+    tokens = [token.token_id for token in sampler.sample(logits.clone(), sequences)]
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    shares = torch.tensor([[1.0 - Sequence(0, [1], each).rng.random()] for each in params], dtype=torch.float64)
+    expected = torch.searchsorted(cumulative, shares * cumulative[:, -1:]).squeeze(1)
+    assert tokens == expected.tolist()
+    assert torch.isfinite(logits[torch.arange(50), torch.tensor(tokens)]).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-53])
+def test_neither_end_of_the_search_is_a_token_without_weight(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.full((2, 1024), float("-inf"))
+    logits[0, [300, 700]] = torch.tensor([1.0, 2.0])
+    logits[1, 511] = 0.0
+    sequences = [Sequence(row, [1], SamplingParams(max_tokens=1)) for row in range(2)]
+    for sequence in sequences:
+        monkeypatch.setattr(sequence.rng, "random", lambda: uniform)
+    tokens = [token.token_id for token in Sampler(1024, (), torch.device("cpu")).sample(logits, sequences)]
+    assert tokens == [700 if uniform == 0.0 else 300, 511]
