@@ -21,7 +21,7 @@ from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
-from handler.formats.format import Head, Plan, choice_error
+from handler.formats.format import Head, Outcome, Plan, choice_error
 from handler.formats.logprobs import content_logprobs
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
@@ -175,6 +175,11 @@ class ChatAnswer:
             service_tier=_TIER if self._with_tier else msgspec.UNSET,
         )
         return encode_json(answer)
+
+    def outcome(self) -> Outcome:
+        """Of all choices."""
+        choices = self._generation.choices
+        return Outcome(self._finish_reason(choices[0]), [choice.text for choice in choices])
 
     @staticmethod
     def _read(parser: OutputParser, event: TokenEvent) -> list[OutputDelta]:

@@ -62,6 +62,13 @@ class Plan(msgspec.Struct, frozen=True):
     parser: ParserFactory | None = None
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What the log keeps of an answer: how its first choice ended, and the model's own text of each choice it has."""
+
+    finish_reason: str
+    texts: list[str]
+
+
 class Answer(Protocol):
     """Writes one request's answer, whole or as a stream of events, from what its generation has yielded so far."""
 
@@ -78,7 +85,10 @@ class Answer(Protocol):
         """What a stream ends with that has to be cut short."""
 
     def whole(self) -> bytes:
-        """The complete answer, once every choice has ended."""
+        """The complete answer, once every choice has ended. May run in the thread pool."""
+
+    def outcome(self) -> Outcome:
+        """What came of it, once it is written."""
 
 
 def choice_error(choice: Choice) -> ErrorDetail | None:

@@ -11,7 +11,7 @@ from handler.conversation.output import OutputDelta, OutputParser, TextDelta
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import FinishReason, TokenEvent
 from handler.errors import PilotlightError
-from handler.formats.format import Head
+from handler.formats.format import Head, Outcome
 from handler.formats.logprobs import content_logprobs
 from handler.formats.response_events import ResponseEvents
 from handler.formats.response_output import ResponseOutput
@@ -67,6 +67,12 @@ class ResponsesAnswer:
         self._read(choice, choice.text)
         self._close(choice)
         return encode_json(self._ended())
+
+    def outcome(self) -> Outcome:
+        """Of the only choice; that it called functions is what chat completions say."""
+        (choice,) = self._generation.choices
+        calls = self._parser is not None and self._parser.stops_for_calls and choice.reported_reason == "stop"
+        return Outcome("tool_calls" if calls else choice.reported_reason, [choice.text])
 
     def _read(self, choice: Choice, text: str) -> bytes:
         """What text means for the output."""

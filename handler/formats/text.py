@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
-from handler.formats.format import Echo, Head, Plan, choice_error
+from handler.formats.format import Echo, Head, Outcome, Plan, choice_error
 from handler.formats.text_logprobs import LogprobLists, joined
 from handler.formats.text_prompts import count_prompts, read_prompts
 from handler.generation import Choice, Generation
@@ -140,13 +141,22 @@ class TextAnswer:
             created=self._head.created,
             model=self._head.model,
             system_fingerprint=self._head.fingerprint,
-            choices=[self._whole_choice(index, choice) for index, choice in enumerate(self._returned())],
+            choices=[self._whole_choice(index, choice) for index, choice in enumerate(self._returned)],
             usage=self._generation.usage(),
         )
         return encode_json(answer)
 
+    def outcome(self) -> Outcome:
+        """Of the choices that are returned."""
+        choices = self._returned
+        return Outcome(choices[0].reported_reason, [choice.text for choice in choices])
+
+    @cached_property
     def _returned(self) -> list[Choice]:
-        """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first."""
+        """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first.
+
+        To be asked for before log probabilities are taken, and not sooner than every choice has ended.
+        """
         choices, each = self._generation.choices, self._plan.n
         if each == self._n:
             return choices
