@@ -7,7 +7,6 @@ batch limit, and no memory that could run out.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import threading
@@ -57,6 +56,7 @@ class StubEngine:
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
         self._middle = [TokenEvent(text=word, token_ids=(index,)) for index, word in enumerate(WORDS)]
+        self._last = [msgspec.structs.replace(event, finish_reason=FinishReason.LENGTH) for event in self._middle]
 
     @property
     def devices(self) -> list[DeviceStatus]:
@@ -114,32 +114,38 @@ class StubEngine:
 
     def _read_inbox(self, running: dict[int, _Sequence]) -> bool:
         """Take what came in, waiting while there is nothing to do. False: stop."""
-        with contextlib.suppress(queue.Empty):
-            message = self._inbox.get(block=not running)
-            while message is not None:
-                sequence_id, sequence = message
-                if sequence is None:
-                    running.pop(sequence_id, None)
-                else:
-                    running[sequence_id] = sequence
-                message = self._inbox.get(block=False)
-            return False
+        is_idle = not running
+        while is_idle or not self._inbox.empty():
+            is_idle = False
+            message = self._inbox.get()
+            if message is None:
+                return False
+            sequence_id, sequence = message
+            if sequence is None:
+                running.pop(sequence_id, None)
+            else:
+                running[sequence_id] = sequence
         return True
 
     def _step(self, running: dict[int, _Sequence]) -> _Deliveries:
-        """One token for each."""
+        """One token for each; sequences that are as far as each other share one event."""
         deliveries: _Deliveries = []
-        now_s = time.monotonic()
-        for sequence_id, sequence in list(running.items()):
+        ended: list[int] = []
+        first: dict[bool, TokenEvent] = {}  # by whether it is the last one, too
+        for sequence_id, sequence in running.items():
             number = sequence.num_tokens
             sequence.num_tokens += 1
-            event = self._middle[number % len(WORDS)]
+            is_last = sequence.num_tokens == sequence.max_tokens
+            event = (self._last if is_last else self._middle)[number % len(WORDS)]
             if number == 0:
-                event = msgspec.structs.replace(event, first_scheduled_s=now_s)
-            if sequence.num_tokens == sequence.max_tokens:
-                event = msgspec.structs.replace(event, finish_reason=FinishReason.LENGTH)
-                del running[sequence_id]
+                if is_last not in first:
+                    first[is_last] = msgspec.structs.replace(event, first_scheduled_s=time.monotonic())
+                event = first[is_last]
+            if is_last:
+                ended.append(sequence_id)
             deliveries.append((sequence.on_event, event))
+        for sequence_id in ended:
+            del running[sequence_id]
         return deliveries
 
     def _deliver(self, deliveries: _Deliveries) -> None:

@@ -74,22 +74,24 @@ def stub_snapshot() -> Snapshot:
 
 def stub_model() -> LoadedModel:
     """A model whose tokenizer and template cost nothing."""
+    tokenizer = StubTokenizer()
     return LoadedModel(
         info=_info(STUB_MODEL),
-        tokenizer=StubTokenizer(),
+        tokenizer=tokenizer,
         chat_template=StubTemplate(),
-        grammars=GrammarCompiler(Path(STUB_MODEL), (0,), 1),
+        grammars=GrammarCompiler(tokenizer, Path(STUB_MODEL), (0,), 1),
         defaults=GenerationDefaults(),
     )
 
 
 def tokenizing_model(snapshot: Snapshot) -> LoadedModel:
     """A model with the tokenizer and the template of a prepared one."""
+    tokenizer = Tokenizer(snapshot.directory)
     return LoadedModel(
         info=_info(snapshot.name),
-        tokenizer=Tokenizer(snapshot.directory),
+        tokenizer=tokenizer,
         chat_template=read_chat_template(snapshot.directory),
-        grammars=GrammarCompiler(snapshot.directory / "tokenizer.json", (0,), 1),
+        grammars=GrammarCompiler(tokenizer, snapshot.directory / "tokenizer.json", (0,), 1),
         defaults=GenerationDefaults(),
     )
 

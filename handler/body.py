@@ -15,6 +15,8 @@ from handler.errors import (
 from handler.settings import Settings
 from handler.trace import header
 
+_JSON = "application/json"
+
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole request body.
@@ -25,9 +27,10 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         ClientDisconnectedError: the client left before the end.
     """
     declared = header(scope, b"content-type")
-    media_type = "application/json" if declared is None else declared.partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaTypeError(f"The body must be application/json, not {media_type}")
+    if declared is not None and declared != _JSON:
+        media_type = declared.partition(";")[0].strip().lower()
+        if media_type != _JSON:
+            raise UnsupportedMediaTypeError(f"The body must be {_JSON}, not {media_type}")
     encoding = header(scope, b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         raise UnsupportedMediaTypeError(f"The body must come as it is, not encoded as {encoding}")

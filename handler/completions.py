@@ -19,7 +19,7 @@ from handler.errors import (
 )
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Interruption, interrupt_on_disconnect
+from handler.interruption import Deadlines, Departures, Interruption, Watch
 from handler.reply import Heartbeat, Reply
 from handler.service import Service
 from handler.trace import RequestTrace, trace_of
@@ -40,6 +40,7 @@ class CompletionEndpoint(Generic[RequestT]):
         self._service = service
         self._format: Format[RequestT] = form
         self._deadlines = Deadlines(service.settings.request_timeout)
+        self._departures = Departures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
@@ -47,11 +48,11 @@ class CompletionEndpoint(Generic[RequestT]):
         loop = asyncio.get_running_loop()
         reply = Reply(send, loop)
         interruption = Interruption(loop)
-        watcher: asyncio.Task[None] | None = None
+        watch = Watch(receive, interruption)
         self._deadlines.begin(interruption, loop)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            watcher = loop.create_task(interrupt_on_disconnect(receive, interruption))
+            self._departures.begin(watch, loop)
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
             await self._fail(interruption.reason(), trace, reply)
@@ -60,8 +61,8 @@ class CompletionEndpoint(Generic[RequestT]):
         finally:
             self._deadlines.end(interruption)
             interruption.end()
-            if watcher is not None and not reply.is_complete:
-                watcher.cancel()
+            self._departures.end(watch)
+            watch.end()
 
     async def _fail(self, error: PilotlightError, trace: RequestTrace, reply: Reply) -> None:
         """Raise an error that still can become a response of its own, else end the stream with it.
@@ -126,7 +127,7 @@ class CompletionEndpoint(Generic[RequestT]):
         await generation.finish()
         is_long = generation.num_logprobs > _MANY_LOGPROBS
         whole = await run_in_threadpool(answer.whole) if is_long else answer.whole()
-        self._log_outcome(answer, trace)
+        self._note_end(answer, trace)
         await reply.whole(whole)
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
@@ -144,13 +145,12 @@ class CompletionEndpoint(Generic[RequestT]):
                 elif heartbeat.is_due():
                     await reply.heartbeat()
         closing = answer.closing()
-        self._log_outcome(answer, trace)
+        self._note_end(answer, trace)
         await reply.stream(closing, last=True)
 
-    def _log_outcome(self, answer: Answer, trace: RequestTrace) -> None:
-        """Keep how it ended, and the text where LOG_PROMPTS asks for it; several choices as a JSON array."""
-        outcome = answer.outcome()
-        trace.finish_reason = outcome.finish_reason
+    def _note_end(self, answer: Answer, trace: RequestTrace) -> None:
+        """Keep why the answer ended, and its text where LOG_PROMPTS asks for that; several texts as a JSON array."""
+        trace.finish_reason = answer.finish_reason
         if self._service.settings.log_prompts:
-            texts = outcome.texts
+            texts = answer.texts
             trace.completion = texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()

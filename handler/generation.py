@@ -36,17 +36,18 @@ class SubmitsSequences(Protocol):
 class Choice:
     """One sequence's completion, as far as its events have been read."""
 
+    text = ""
+    completion_tokens = 0
+    cached_tokens = 0
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    error: EngineError | None = None
+    last_token_s: float | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    _logprobs: list[TokenLogprob] | None = None
+
     def __init__(self, index: int) -> None:
         self.index = index
-        self.text = ""
-        self.completion_tokens = 0
-        self.cached_tokens = 0
-        self.finish_reason: FinishReason | None = None
-        self.stop_reason: str | int | None = None
-        self.error: EngineError | None = None
-        self.last_token_s: float | None = None
-        self.prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-        self._logprobs: list[TokenLogprob] | None = None
 
     def add(self, event: TokenEvent) -> None:
         """Take in what a step yielded."""
@@ -95,6 +96,10 @@ class Generation:
     `cancel` must be called at the end, however it comes: it frees what still runs.
     """
 
+    _waiter: asyncio.Future[None] | None = None
+    _waits_for_end = False
+    _error: EngineError | None = None
+
     def __init__(
         self, prompts: list[list[int]], params: SamplingParams, n: int, trace: RequestTrace, metrics: Metrics
     ) -> None:
@@ -106,11 +111,8 @@ class Generation:
         self._metrics = metrics
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._waits_for_end = False
         self._unfinished = len(self.choices)
-        self._error: EngineError | None = None
-        trace.prompt_tokens = sum(map(len, prompts))
+        self._prompt_tokens = trace.prompt_tokens = sum(map(len, prompts))
 
     def submit(self, engine: SubmitsSequences) -> None:
         """Hand all sequences to the engine."""
@@ -167,8 +169,8 @@ class Generation:
         while self._unfinished:
             await self._wait()
         arrived, self._arrived = self._arrived, []
-        for _ in self._taken_in(arrived):
-            pass
+        for choice, event in arrived:
+            self._take_in(choice, event)
         if self._error is not None:
             raise self._error
 
@@ -179,7 +181,7 @@ class Generation:
 
     def usage(self) -> Usage:
         """Tokens used so far; a prompt with several completions counts once."""
-        prompt = sum(map(len, self._prompts))
+        prompt = self._prompt_tokens
         completion = sum(choice.completion_tokens for choice in self.choices)
         cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
@@ -193,13 +195,18 @@ class Generation:
 
     def _taken_in(self, arrived: list[tuple[Choice, TokenEvent]]) -> Iterator[tuple[Choice, TokenEvent]]:
         for choice, event in arrived:
-            choice.add(event)
-            if choice.error is not None:
-                if all(choice.error is not None for choice in self.choices):
-                    self._error = choice.error
-                    return
-                self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
+            self._take_in(choice, event)
+            if self._error is not None:
+                return
             yield choice, event
+
+    def _take_in(self, choice: Choice, event: TokenEvent) -> None:
+        choice.add(event)
+        if choice.error is not None:
+            if all(choice.error is not None for choice in self.choices):
+                self._error = choice.error
+            else:
+                self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
         if event.token_ids:

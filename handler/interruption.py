@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
 
 from starlette.types import Receive
 
 from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError, StoppingError
+
+_UNWATCHED_S = 0.01
+
+WaiterT = TypeVar("WaiterT")
 
 
 class Interruption:
@@ -43,38 +48,76 @@ class Interruption:
         return self._reason
 
 
-class Deadlines:
-    """Interrupts whoever takes longer than `timeout_s`.
+class Delay(Generic[WaiterT]):
+    """Calls `on_due` with each waiter that is still there `delay_s` after it began.
 
     All have the same time, so they run out of it in the order in which they began, and one timer for the oldest is
     enough: a request costs an entry in a dictionary instead of a timer of its own.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._end_s: dict[Interruption, float] = {}  # oldest first
+    def __init__(self, delay_s: float, on_due: Callable[[WaiterT], None]) -> None:
+        self._delay_s = delay_s
+        self._on_due = on_due
+        self._end_s: dict[WaiterT, float] = {}  # oldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, interruption: Interruption, loop: asyncio.AbstractEventLoop) -> None:
+    def begin(self, waiter: WaiterT, loop: asyncio.AbstractEventLoop) -> None:
         """Its time runs from now on."""
-        end_s = self._end_s[interruption] = loop.time() + self._timeout_s
+        end_s = self._end_s[waiter] = loop.time() + self._delay_s
         if self._timer is None:
             self._timer = loop.call_at(end_s, self._check)
 
-    def end(self, interruption: Interruption) -> None:
-        """It has ended, or was interrupted."""
-        self._end_s.pop(interruption, None)
+    def end(self, waiter: WaiterT) -> None:
+        """It waits no longer, if it did."""
+        self._end_s.pop(waiter, None)
 
     def _check(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
         while self._end_s:
-            interruption, end_s = next(iter(self._end_s.items()))
+            waiter, end_s = next(iter(self._end_s.items()))
             if end_s > loop.time():
                 self._timer = loop.call_at(end_s, self._check)
                 return
-            del self._end_s[interruption]
-            interruption.interrupt(DeadlineExceededError(f"The request took longer than {self._timeout_s:g} s"))
+            del self._end_s[waiter]
+            self._on_due(waiter)
+
+
+class Deadlines(Delay[Interruption]):
+    """Interrupts whoever takes longer than `timeout_s`."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s, self._interrupt)
+
+    def _interrupt(self, interruption: Interruption) -> None:
+        interruption.interrupt(DeadlineExceededError(f"The request took longer than {self._delay_s:g} s"))
+
+
+class Watch:
+    """One request whose client may leave, from the moment when its body has been read to the end of its answer."""
+
+    __slots__ = ("_interruption", "_receive", "_task")
+
+    def __init__(self, receive: Receive, interruption: Interruption) -> None:
+        self._receive = receive
+        self._interruption = interruption
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Interrupt the request when its client leaves."""
+        self._task = asyncio.get_running_loop().create_task(interrupt_on_disconnect(self._receive, self._interruption))
+
+    def end(self) -> None:
+        """The request is over; where its response is complete, a watch ends by itself."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Departures(Delay[Watch]):
+    """Notices clients that leave, from 10 ms on: to watch an answer that is out by then costs as much as to log it."""
+
+    def __init__(self) -> None:
+        super().__init__(_UNWATCHED_S, Watch.begin)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import logging
@@ -23,13 +24,16 @@ class FieldsRecord(logging.LogRecord):
 
     def __init__(self, name: str, message: str, fields: dict[str, Any]) -> None:
         created_s = time.time()
-        vars(self).update(
-            _BLANK, name=name, msg=message, created=created_s, msecs=created_s % 1.0 * 1000.0, **{FIELDS: fields}
-        )
+        known = self.__dict__ = _BLANK.copy()
+        known["name"] = name
+        known["msg"] = message
+        known["created"] = created_s
+        known["msecs"] = created_s % 1.0 * 1000.0
+        known[FIELDS] = fields
 
 
 def log_fields(logger: logging.Logger, message: str, fields: dict[str, Any]) -> None:
-    """`logger.info` with fields and nothing else, for what is logged with every request."""
+    """`logger.info` with fields and nothing else, for what is logged with every request. On the event loop."""
     if logger.isEnabledFor(logging.INFO):
         logger.handle(FieldsRecord(logger.name, message, fields))
 
@@ -49,8 +53,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
         }
-        entry |= getattr(record, FIELDS, {})
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         try:
@@ -85,18 +89,55 @@ def _printable(text: str) -> str:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """A stream handler that takes its lock once for each line, where the standard one takes it twice."""
+    """Writes lines whole and in order; those that `log_fields` makes while the event loop turns once go out together.
+
+    Whatever else is logged goes out at once, with what waits before it. What waits at the end is written by `flush`,
+    which `logging` calls at exit.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: list[str] = []
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Write one line, whole and at once."""
+        """Write one line, or let it wait for the loop's next turn."""
         assert self.lock is not None
         try:
+            line = f"{self.format(record)}\n"
             with self.lock:
-                self.stream.write(f"{self.format(record)}\n")
-                self.stream.flush()
+                self._waiting.append(line)
+                if isinstance(record, FieldsRecord) and (len(self._waiting) > 1 or self._flush_soon()):
+                    return True
+                self._write()
         except Exception:  # noqa: BLE001  (as the standard handler does it: a log that fails must not end what it tells of)
             self.handleError(record)
         return True
+
+    def flush(self) -> None:
+        """Write what waits."""
+        assert self.lock is not None
+        with self.lock:
+            self._write()
+
+    def _flush_soon(self) -> bool:
+        """Whether there is a loop to do it."""
+        try:
+            asyncio.get_running_loop().call_soon(self._flush_safely)
+        except RuntimeError:
+            return False
+        return True
+
+    def _flush_safely(self) -> None:
+        try:
+            self.flush()
+        except Exception:  # noqa: BLE001  (as above)
+            self.handleError(FieldsRecord(__name__, "log lines were lost", {}))
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self.stream.write("".join(waiting))
+            self.stream.flush()
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:

@@ -55,7 +55,8 @@ class ParamsFactory:
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
         min_tokens = request.min_tokens or 0
         stop_token_ids = tuple(request.stop_token_ids or ())
-        self._check_token_ids(stop_token_ids, "stop_token_ids")
+        if stop_token_ids:
+            self._check_token_ids(stop_token_ids, "stop_token_ids")
         if min_tokens > max_tokens:
             raise InvalidRequestError(f"min_tokens {min_tokens} is above max_tokens {max_tokens}", "min_tokens")
         return SamplingParams(
@@ -116,7 +117,9 @@ class ParamsFactory:
 
     def _logit_bias(self, request: SamplingFields) -> dict[int, float]:
         biases: dict[int, float] = {}
-        for key, bias in (request.logit_bias or {}).items():
+        if not request.logit_bias:
+            return biases
+        for key, bias in request.logit_bias.items():
             if not _TOKEN_ID.fullmatch(key):
                 raise InvalidRequestError(f"logit_bias: {key[:20]!r} is not a token id", "logit_bias")
             biases[int(key)] = bias
@@ -125,8 +128,10 @@ class ParamsFactory:
 
     def _bad_words(self, request: Request) -> tuple[tuple[int, ...], ...]:
         """Each word's tokens, as the beginning of a text and behind a space."""
+        if not request.bad_words:
+            return ()
         words: dict[tuple[int, ...], None] = {}
-        for index, word in enumerate(request.bad_words or []):
+        for index, word in enumerate(request.bad_words):
             bare = word.lstrip()
             if not bare:
                 raise InvalidRequestError(f"bad_words[{index}]: white space is no word", f"bad_words[{index}]")
@@ -138,7 +143,7 @@ class ParamsFactory:
         return tuple(words)
 
     def _check_token_ids(self, token_ids: Collection[int], param: str) -> None:
-        largest = max(token_ids, default=0)
+        largest = max(token_ids)
         if largest >= self._info.vocab_size:
             raise InvalidRequestError(
                 f"{param}: token {largest} is outside the model's vocabulary of {self._info.vocab_size}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -11,6 +12,9 @@ from handler.engine.grammar import Grammar, GrammarCompiler, GrammarSpec
 from handler.errors import InvalidRequestError
 from handler.schema.sampling import SamplingFields
 from handler.schema.structured import JsonObjectFormat, JsonSchemaFormat, ResponseFormat
+
+_STRUCTURE = attrgetter("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
+_NO_STRUCTURE = (None,) * 5
 
 
 def compile_grammar(
@@ -37,11 +41,18 @@ def grammar_spec(
     Raises:
         InvalidRequestError: two fields do; names the second.
     """
+    if response_format is None and not _wants_structure(request):
+        return None
     specs = list(_specs(request, response_format))
     if len(specs) > 1:
         (_, first), (_, second) = specs[:2]
         raise InvalidRequestError(f"{second} cannot be combined with {first}", second)
     return specs[0] if specs else None
+
+
+def _wants_structure(request: SamplingFields) -> bool:
+    """Whether any of vLLM's fields is there."""
+    return _STRUCTURE(request) != _NO_STRUCTURE
 
 
 def check_compatible(request: SamplingFields, param: str) -> None:

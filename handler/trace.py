@@ -38,10 +38,13 @@ class RequestTrace:
     prompt: Any = None
     completion: str | None = None
 
-    def __init__(self, request_id: str, endpoint: str, *, cold_start: bool) -> None:
+    def __init__(
+        self, request_id: str, endpoint: str, *, cold_start: bool, record_randomness: bytes | None = None
+    ) -> None:
         self.request_id = request_id
         self.endpoint = endpoint
         self.cold_start = cold_start
+        self.record_randomness = record_randomness
         self.created_s = time.time()
         self.start_s = time.monotonic()
 
@@ -78,7 +81,7 @@ class RequestTrace:
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             total = self.prompt_tokens + self.completion_tokens
         return Record(
-            id=new_id(),
+            id=new_id(self.record_randomness),
             request_id=self.request_id,
             created_at=self.created_at,
             endpoint=self.endpoint,

@@ -63,7 +63,15 @@ class TracingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = RequestTrace(_request_id(scope), scope["path"], cold_start=self._is_cold())
+        # From the kernel, and not from a generator in this process: snapshots of it may be resumed many times. At once
+        # for both ids: each system call lets go of the interpreter, and the engine's thread may take it.
+        randomness = os.urandom(24)
+        trace = RequestTrace(
+            _given_id(scope) or randomness[:16].hex(),
+            scope["path"],
+            cold_start=self._is_cold(),
+            record_randomness=randomness[16:],
+        )
         scope["pilotlight.trace"] = trace
         is_logged = scope["method"] == "POST" and (scope["path"].startswith("/v1/") or scope["path"] in self._posted)
         closed = False
@@ -124,11 +132,10 @@ class TracingMiddleware:
         )
 
 
-def _request_id(scope: Scope) -> str:
-    """The client's own id if it is a valid one, else a new one."""
+def _given_id(scope: Scope) -> str | None:
+    """The client's own id if it is a valid one."""
     given = header(scope, b"x-request-id")
-    # From the kernel, and not from a generator in this process: snapshots of it may be resumed many times.
-    return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else None
 
 
 def _rounded(milliseconds: float | None) -> float | None:

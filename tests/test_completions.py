@@ -12,11 +12,12 @@ import pytest
 
 from handler.engine.engine import Engine, Handle
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
+from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
 from handler.formats.text_logprobs import LogprobLists
 from handler.requestlog.record import Record, Status
 from handler.schema.text import CompletionLogprobs
 from tests.asgi import Application, Exchange
+from tests.scripted import Script, ends, likely, scripted
 from tests.server import until
 
 PATH = "/v1/completions"
@@ -272,3 +273,51 @@ async def test_long_lists_of_log_probabilities_are_written_beside_the_event_loop
         await exchange.done()
     assert exchange.body.count(b"text_offset") >= 1
     assert [thread != threading.get_ident() for thread in threads] == [is_long]
+
+
+NOW = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "hi"}],
+    "tools": [{"type": "function", "function": NOW}],
+}
+RESPONSE: dict[str, Any] = {"input": "hi", "tools": [{"type": "function", **NOW}]}
+CALL = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+NAMED = {"type": "function", "function": {"name": "now"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "fields", "said", "reason"),
+    [
+        ("/v1/chat/completions", CHAT, CALL, "tool_calls"),
+        ("/v1/chat/completions", CHAT, "No.", "stop"),
+        ("/v1/chat/completions", CHAT | {"tool_choice": NAMED}, CALL, "stop"),
+        ("/v1/responses", RESPONSE, CALL, "tool_calls"),
+        ("/v1/responses", RESPONSE, "No.", "stop"),
+    ],
+)
+async def test_the_record_has_the_finish_reason_of_the_answer(
+    path: str, fields: dict[str, Any], said: str, reason: str, stream: bool, tiny_served: Snapshot, tmp_path: Path
+) -> None:
+    engine_type = scripted([(0, ends(said, FinishReason.STOP))])
+    async with Application(tiny_served, tmp_path, engine_type=engine_type) as application:
+        exchange = Exchange(application, path, fields | {"model": tiny_served.name, "stream": stream})
+        await exchange.done()
+        assert exchange.status == 200
+        assert only(application.records()).finish_reason == reason
+    if path == "/v1/chat/completions":
+        assert f'"finish_reason":"{reason}"' in exchange.body.decode()
+
+
+async def test_the_record_has_the_finish_reason_of_the_best(tiny_served: Snapshot, tmp_path: Path) -> None:
+    script: Script = [
+        (0, ends("a", logprobs=(likely("a", -9.0),))),
+        (1, ends("b", FinishReason.STOP, logprobs=(likely("b", -0.5),))),
+        (2, ends("c", logprobs=(likely("c", -99.0),))),
+    ]
+    async with Application(tiny_served, tmp_path, engine_type=scripted(script)) as application:
+        exchange = Exchange(application, PATH, asking(tiny_served, n=2, best_of=3, logprobs=0))
+        await exchange.done()
+        choice, _ = orjson.loads(exchange.body)["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("b", "stop")
+        assert only(application.records()).finish_reason == "stop"

@@ -50,9 +50,14 @@ async def frames(snapshot: Snapshot, directory: Path, path: str, script: Script,
         *found, rest = exchange.body.decode().split("\n\n")
     assert rest == ""
     assert all(frame.startswith("data: ") for frame in found)
-    patterns = ((r'"id":"(chatcmpl|cmpl)-[0-9a-f-]+"', '"id":"ID"'), (r'"created":\d+', '"created":0'))
+    patterns = (
+        (r'"id":"(chatcmpl|cmpl)-[0-9a-f-]+"', '"id":"ID"'),
+        (r'"id":"call_[0-9a-f]{24}"', '"id":"CALL"'),
+        (r'"created":\d+', '"created":0'),
+        (r'"fp_[0-9a-f]{10}"', '"FP"'),
+    )
     normal = [frame.removeprefix("data: ") for frame in found]
-    for pattern, replacement in (*patterns, (r'"fp_[0-9a-f]{10}"', '"FP"')):
+    for pattern, replacement in patterns:
         normal = [re.sub(pattern, replacement, frame) for frame in normal]
     return normal
 
@@ -124,10 +129,46 @@ async def test_log_probabilities_come_with_their_text_or_with_the_end(tiny_serve
     ]
 
 
+async def test_calls_come_one_after_the_other_behind_a_text(tiny_served: Snapshot, tmp_path: Path) -> None:
+    script: Script = [
+        (0, says("Let me look. <tool")),
+        (0, says('_call>\n{"name": "now", "argu')),
+        (0, says('ments": {"zone": "U')),
+        (0, says('TC"}}\n</tool_call>\n<tool_call>\n{"name": "now", "arguments": {}}')),
+        (0, ends("\n</tool_call>", FinishReason.STOP)),
+    ]
+    tool = {"type": "function", "function": {"name": "now"}}
+
+    def call(members: str) -> str:
+        return f'0,"delta":{{"tool_calls":[{{{members}}}]}},"logprobs":null,"finish_reason":null'
+
+    def begins(index: int) -> str:
+        return call(f'"index":{index},"function":{{"arguments":"","name":"now"}},"id":"CALL","type":"function"')
+
+    def goes_on(index: int, arguments: str) -> str:
+        return call(f'"index":{index},"function":{{"arguments":"{arguments}"}}')
+
+    role = '0,"delta":{"role":"assistant","content":null},"logprobs":null,"finish_reason":null'
+    assert await frames(tiny_served, tmp_path, "/v1/chat/completions", script, tools=[tool]) == [
+        *chat(role, content("Let me look.")),
+        *chat(begins(0), goes_on(0, r"{\"zone\": \"U"), goes_on(0, r"TC\"}")),
+        *chat(begins(1), goes_on(1, "{}"), finish("tool_calls")),
+        DONE,
+    ]
+
+
 async def test_an_error_ends_the_stream_and_nothing_is_done(tiny_served: Snapshot, tmp_path: Path) -> None:
     script: Script = [(0, says("a")), (0, fails())]
     assert await frames(tiny_served, tmp_path, "/v1/chat/completions", script) == [
         *chat(f"0,{ROLE}", content("a")),
+        f"{{{ERROR}}}",
+    ]
+
+
+async def test_an_error_ends_the_stream_of_a_text_as_well(tiny_served: Snapshot, tmp_path: Path) -> None:
+    script: Script = [(0, says("a")), (0, fails())]
+    assert await frames(tiny_served, tmp_path, "/v1/completions", script) == [
+        *text('0,"text":"a","logprobs":null,"finish_reason":null'),
         f"{{{ERROR}}}",
     ]
 

@@ -420,16 +420,17 @@ async def test_a_stream_that_takes_too_long_fails_as_the_client_knows_it(tiny_se
                     pass
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/invocations"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_response_becomes_a_row(stream: bool, tiny_served: Snapshot, tmp_path: Path) -> None:
+async def test_a_response_becomes_a_row(path: str, stream: bool, tiny_served: Snapshot, tmp_path: Path) -> None:
     body = asking(
         model=tiny_served.name, instructions="Be short.", max_output_tokens=3, stream=stream, metadata={"team": "a"},
         input=[{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
     )  # fmt: skip
     async with Application(tiny_served, tmp_path, {"LOG_PROMPTS": "1"}) as application:
-        answer = await application.client.post("/v1/responses", json=body)
+        answer = await application.client.post(path, json=body)
         (record,) = application.records()
-    assert (record.endpoint, record.status, record.http_status) == ("/v1/responses", Status.SUCCESS, 200)
+    assert (record.endpoint, record.status, record.http_status) == (path, Status.SUCCESS, 200)
     assert (record.stream, record.finish_reason, record.completion_tokens) == (stream, "length", 3)
     assert record.metadata == {"team": "a"}
     assert f"resp_{record.request_id}" in answer.text

@@ -158,6 +158,14 @@ def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
     return {"format": {"type": "json_schema", "name": "x", "schema": schema}}
 
 
+@pytest.mark.parametrize("extra", [{}, {"strict": False}, {"strict": True, "description": "A city."}])
+def test_a_schema_is_enforced_whatever_strict_says(client: openai.OpenAI, extra: dict[str, Any]) -> None:
+    text: Any = schema_format(City.model_json_schema() | {"additionalProperties": False})
+    text["format"] |= extra
+    response = client.responses.create(**asking(input="Oslo", text=text, temperature=1.5))
+    City.model_validate_json(response.output_text)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -7,10 +7,11 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -74,6 +75,21 @@ def test_choices_of_one_request_each_keep_the_schema(client: openai.OpenAI) -> N
     )
     for choice in answer.choices:
         jsonschema.validate(json.loads(choice.message.content or ""), SCHEMA)
+
+
+class Pet(pydantic.BaseModel):
+    kind: Literal["cat", "dog"]
+    age: int = pydantic.Field(ge=0, le=30)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the client's own, of what it parsed
+def test_a_parsed_answer_is_taken_back_as_it_came(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(model=MODEL, messages=PET, temperature=0, response_format=Pet)
+    message = parsed.choices[0].message
+    assert isinstance(message.parsed, Pet)
+    for echo in (message, message.model_dump()):
+        messages: Any = [*PET, echo, *PET]
+        assert say(client, messages=messages, extra_body={"guided_choice": ["yes"]}) == "yes"
 
 
 def test_text_is_no_constraint(client: openai.OpenAI) -> None:

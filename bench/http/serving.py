@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from bench.stub_engine import StubEngine
 from bench.stub_model import stub_model, stub_snapshot, tokenizing_model
 from handler.app import create_app
 from handler.boot import BootTimeline
-from handler.cli.serve import uvicorn_config
+from handler.cli.serve import calm_collector, uvicorn_config
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.logs import configure_logging
 from handler.requestlog.sink import LogSink
@@ -54,7 +53,7 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
         case "pilotlight":
             sink = LogSink(Spool(settings.spool_dir), None if spec.database == "none" else spec.database)
             engine = _engine(snapshot, spec)
-            return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: gc.freeze())  # as `serve` does
+            return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
         case "fastapi":
             from bench.http.fastapi_streams import streaming_app  # noqa: PLC0415
 

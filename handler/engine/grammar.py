@@ -23,6 +23,8 @@ from handler.errors import InvalidRequestError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+    from handler.engine.tokenizer import Tokenizer
+
 GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "grammar"]
 
 LONGEST_TEXT = 1 << 18
@@ -61,15 +63,19 @@ class GrammarCompiler:
     and others that overflow the stack, and its limits on work know neither.
 
     Args:
-        tokenizer_file: the snapshot's tokenizer.json.
+        tokenizer: the model's.
+        tokenizer_file: what it was read from, the snapshot's tokenizer.json.
         end_token_ids: the model's own end tokens; what is complete goes on with one of them.
         vocab_size: logits in a row, which may be more than the tokenizer has tokens.
     """
 
-    def __init__(self, tokenizer_file: Path, end_token_ids: tuple[int, ...], vocab_size: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, tokenizer_file: Path, end_token_ids: tuple[int, ...], vocab_size: int
+    ) -> None:
+        self._words = tokenizer
         self._vocabulary = Vocabulary(str(tokenizer_file), end_token_ids, vocab_size)
         self._trial = Trial(
-            [sys.executable, "-m", "handler.engine.grammar_check", msgspec.json.encode(self._vocabulary).decode()]
+            [sys.executable, "-P", "-m", "handler.engine.grammar_check", msgspec.json.encode(self._vocabulary).decode()]
         )
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
@@ -80,6 +86,7 @@ class GrammarCompiler:
 
         Raises:
             InvalidRequestError: it cannot be compiled, or nothing can match it; says why, and names `param`.
+            OverloadedError: whether it can be compiled cannot be told now; nobody is refused for that later.
         """
         with self._lock:
             result = self._results.get(spec)
@@ -104,7 +111,7 @@ class GrammarCompiler:
             return reason
         with self._lock:
             if self._tokenizer is None:
-                self._tokenizer = self._vocabulary.open()
+                self._tokenizer = self._vocabulary.open_beside(self._words)
         return Grammar(spec, build_matcher(spec, self._tokenizer))
 
 
@@ -127,6 +134,36 @@ class Vocabulary(msgspec.Struct, frozen=True):
             raise ValueError("the model has no end token, so no output would ever be complete")
         text = Path(self.tokenizer_file).read_text(encoding="utf-8")
         return LLTokenizer(text, n_vocab=self.vocab_size, eos_token=list(self.end_token_ids))
+
+    def open_beside(self, tokenizer: Tokenizer) -> LLTokenizer:
+        """The same, of a tokenizer that was read already.
+
+        llguidance holds the GIL while it reads one, which takes seconds if it is large: no sequence would advance.
+        """
+        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415
+
+        if not tokenizer.is_byte_level:
+            return self.open()  # of others llguidance knows more: how they treat the beginning of a text
+        known = TokenizerWrapper(_KnownTokens(tokenizer, self))
+        return LLTokenizer(known, n_vocab=self.vocab_size, eos_token=list(self.end_token_ids))
+
+
+class _KnownTokens:
+    """A byte-level tokenizer as llguidance wants to see it."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = vocabulary.end_token_ids[0]
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocabulary.vocab_size)]
+        unknown = [token_id for token_id, text in enumerate(self.tokens) if not text]  # no text may be made of them
+        for token_id in unknown:
+            self.tokens[token_id] = f"<[{token_id}]>".encode()
+        self.special_token_ids = [*tokenizer.special_token_ids, *unknown]
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def build_matcher(spec: GrammarSpec, tokenizer: LLTokenizer) -> LLMatcher:

@@ -41,7 +41,7 @@ class KvCache:
 
     def clear(self, blocks: list[int]) -> None:
         """Make blocks as they were at first."""
-        indices = torch.tensor(blocks, device=self.keys[0].device)
+        indices = torch.tensor(blocks, dtype=torch.int64, device=self.keys[0].device)  # there may be none
         for tensor in (*self.keys, *self.values):
             tensor.index_fill_(0, indices, 0)
 

@@ -84,7 +84,9 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
             tokenizer=tokenizer,
             chat_template=chat_template,
             defaults=defaults,
-            grammars=GrammarCompiler(snapshot.directory / "tokenizer.json", defaults.end_token_ids, config.vocab_size),
+            grammars=GrammarCompiler(
+                tokenizer, snapshot.directory / "tokenizer.json", defaults.end_token_ids, config.vocab_size
+            ),
         ),
     )
     with timeline.phase("warm_up"):

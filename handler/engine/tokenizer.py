@@ -50,7 +50,7 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         self._added_tokens = frozenset(added)
         self._special_tokens = {token.content: token_id for token_id, token in added.items() if token.special}
-        self._is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+        self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`; special tokens that stand in the text count as such either way."""
@@ -96,6 +96,11 @@ class Tokenizer:
         """The special token of that text, which `decode` skips; None if there is none."""
         return self._special_tokens.get(text)
 
+    @property
+    def special_token_ids(self) -> list[int]:
+        """The special tokens, which `decode` skips."""
+        return list(self._special_tokens.values())
+
     def piece(self, token_id: int) -> str | None:
         """The vocabulary's own spelling of one token, None for an id that it does not have."""
         return self._tokenizer.id_to_token(token_id)
@@ -107,7 +112,7 @@ class Tokenizer:
             return b""  # the model's vocabulary may be padded beyond the tokenizer's
         if token_id in self._added_tokens:
             return piece.encode()
-        if self._is_byte_level and all(character in _BYTE_OF_CHARACTER for character in piece):
+        if self.is_byte_level and all(character in _BYTE_OF_CHARACTER for character in piece):
             return bytes(_BYTE_OF_CHARACTER[character] for character in piece)
         byte = _BYTE_PIECE.fullmatch(piece)
         if byte is not None:

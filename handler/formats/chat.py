@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -21,7 +22,7 @@ from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
-from handler.formats.format import Head, Outcome, Plan, choice_error
+from handler.formats.format import Head, Plan, choice_error, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.generation import Choice, Generation
 from handler.http_errors import error_body
@@ -71,7 +72,8 @@ class ChatFormat:
             check_compatible(request, planned.grammar_param)
         prompt = factory.check_prompt(planned.prompt, "messages")
         params = factory.build(request, len(prompt), planned.grammar)
-        params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
+        if planned.shown_token_ids:
+            params = msgspec.structs.replace(params, shown_token_ids=planned.shown_token_ids)
         return Plan([prompt], params, request.n or 1, parser=planned.parser)
 
     def answer(
@@ -107,8 +109,13 @@ class ChatAnswer:
         self._parsers = None if parser is None else [parser() for _ in generation.choices]
         self._with_usage = with_usage
         self._with_tier = with_tier
-        tier = {"service_tier": _TIER} if with_tier else {}
-        self._frames = ChunkFrames(
+
+    @cached_property
+    def _frames(self) -> ChunkFrames:
+        """What a stream is written with."""
+        head = self._head
+        tier = {"service_tier": _TIER} if self._with_tier else {}
+        return ChunkFrames(
             {
                 "id": self._id,
                 "object": "chat.completion.chunk",
@@ -119,7 +126,7 @@ class ChatAnswer:
             },
             content_key=b'"delta":{"content":',
             content_end=b"}",
-            with_usage=with_usage,
+            with_usage=self._with_usage,
         )
 
     def opening(self) -> bytes:
@@ -176,10 +183,15 @@ class ChatAnswer:
         )
         return encode_json(answer)
 
-    def outcome(self) -> Outcome:
-        """Of all choices."""
-        choices = self._generation.choices
-        return Outcome(self._finish_reason(choices[0]), [choice.text for choice in choices])
+    @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice."""
+        return [choice.text for choice in self._generation.choices]
+
+    @property
+    def finish_reason(self) -> ReportedReason:
+        """Of the first choice."""
+        return self._finish_reason(self._generation.choices[0])
 
     @staticmethod
     def _read(parser: OutputParser, event: TokenEvent) -> list[OutputDelta]:
@@ -208,11 +220,7 @@ class ChatAnswer:
         return AssistantMessage(output.content or (None if calls else ""), tool_calls=calls or msgspec.UNSET)
 
     def _finish_reason(self, choice: Choice) -> ReportedReason:
-        """Why it ended, once its text has been read."""
-        reason = choice.reported_reason
-        if reason == "stop" and self._parsers is not None and self._parsers[choice.index].stops_for_calls:
-            return "tool_calls"
-        return reason
+        return reason_of(choice, None if self._parsers is None else self._parsers[choice.index])
 
     def _logprobs(self, choice: Choice) -> ChatLogprobs | None:
         """One entry per token since the last call, bytes included."""

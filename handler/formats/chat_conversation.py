@@ -11,6 +11,8 @@ from handler.schema.chat import ChatCompletionRequest
 from handler.schema.tools import AllowedTool, AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
 from handler.structured import grammar_spec
 
+_AUTO = ToolChoice()
+
 
 def conversation_of(request: ChatCompletionRequest) -> Conversation:
     """What the request asks of a model.
@@ -21,8 +23,7 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
     """
     messages = template_messages(request.messages)
     check_calls(request.messages)
-    tools = read_tools(request.tools or [])
-    choice, tools = _choose(request.tool_choice, tools)
+    choice, tools = _choose(request.tool_choice, read_tools(request.tools) if request.tools else ())
     output, output_param = grammar_spec(request, request.response_format) or (None, "response_format")
     return Conversation(
         messages=messages,
@@ -63,7 +64,7 @@ def read_tools(declared: Iterable[FunctionTool]) -> tuple[Tool, ...]:
 def _choose(asked: ToolChoiceField | None, tools: tuple[Tool, ...]) -> tuple[ToolChoice, tuple[Tool, ...]]:
     """How tools may be called, and those that may be."""
     if asked is None or asked == "none" or asked == "auto":  # noqa: PLR1714  (other choices have no hash)
-        return ToolChoice(asked or "auto"), tools
+        return (_AUTO if asked is None else ToolChoice(asked)), tools
     if not tools:
         raise InvalidRequestError("tool_choice asks for a call, and there are no tools", "tool_choice")
     if isinstance(asked, NamedTool):

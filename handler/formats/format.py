@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from handler.conversation.output import ParserFactory
+from handler.conversation.output import OutputParser, ParserFactory
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
@@ -14,6 +14,7 @@ from handler.generation import Choice, Generation
 from handler.http_errors import error_detail
 from handler.params import ParamsFactory
 from handler.schema.errors import ErrorDetail
+from handler.schema.usage import FinishReason
 
 
 class GenerationRequest(Protocol):
@@ -62,13 +63,6 @@ class Plan(msgspec.Struct, frozen=True):
     parser: ParserFactory | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What the log keeps of an answer: how its first choice ended, and the model's own text of each choice it has."""
-
-    finish_reason: str
-    texts: list[str]
-
-
 class Answer(Protocol):
     """Writes one request's answer, whole or as a stream of events, from what its generation has yielded so far."""
 
@@ -87,13 +81,25 @@ class Answer(Protocol):
     def whole(self) -> bytes:
         """The complete answer, once every choice has ended. May run in the thread pool."""
 
-    def outcome(self) -> Outcome:
-        """What came of it, once it is written."""
+    @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice that the answer has, once it is written."""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why its first choice ended, once the answer is written."""
 
 
 def choice_error(choice: Choice) -> ErrorDetail | None:
     """Why a choice failed, as it stands on the wire."""
     return None if choice.error is None else error_detail(choice.error)
+
+
+def reason_of(choice: Choice, parser: OutputParser | None) -> FinishReason:
+    """Why it ended, once `parser` has read its text."""
+    if parser is not None and parser.stops_for_calls and choice.reported_reason == "stop":
+        return "tool_calls"
+    return choice.reported_reason
 
 
 RequestT = TypeVar("RequestT", bound=GenerationRequest)

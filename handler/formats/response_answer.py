@@ -11,7 +11,7 @@ from handler.conversation.output import OutputDelta, OutputParser, TextDelta
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import FinishReason, TokenEvent
 from handler.errors import PilotlightError
-from handler.formats.format import Head, Outcome
+from handler.formats.format import Head, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.formats.response_events import ResponseEvents
 from handler.formats.response_output import ResponseOutput
@@ -20,6 +20,7 @@ from handler.http_errors import error_detail
 from handler.schema.chat import ContentLogprob
 from handler.schema.codec import encode_json
 from handler.schema.response import IncompleteDetails, InputTokensDetails, Response, ResponseError, ResponseUsage
+from handler.schema.usage import FinishReason as ReportedReason
 
 
 class ResponsesAnswer:
@@ -68,11 +69,16 @@ class ResponsesAnswer:
         self._close(choice)
         return encode_json(self._ended())
 
-    def outcome(self) -> Outcome:
-        """Of the only choice; that it called functions is what chat completions say."""
+    @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice."""
+        return [choice.text for choice in self._generation.choices]
+
+    @property
+    def finish_reason(self) -> ReportedReason:
+        """What a chat would call it."""
         (choice,) = self._generation.choices
-        calls = self._parser is not None and self._parser.stops_for_calls and choice.reported_reason == "stop"
-        return Outcome("tool_calls" if calls else choice.reported_reason, [choice.text])
+        return reason_of(choice, self._parser)
 
     def _read(self, choice: Choice, text: str) -> bytes:
         """What text means for the output."""

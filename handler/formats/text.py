@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import functools
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
-from handler.formats.format import Echo, Head, Outcome, Plan, choice_error
+from handler.formats.format import Echo, Head, Plan, choice_error
 from handler.formats.text_logprobs import LogprobLists, joined
 from handler.formats.text_prompts import count_prompts, read_prompts
 from handler.generation import Choice, Generation
@@ -19,6 +19,7 @@ from handler.http_errors import error_body
 from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
 from handler.schema.text import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from handler.schema.usage import FinishReason
 from handler.sse import DONE, ChunkFrames, error_event
 from handler.structured import compile_grammar, grammar_spec
 
@@ -146,16 +147,21 @@ class TextAnswer:
         )
         return encode_json(answer)
 
-    def outcome(self) -> Outcome:
-        """Of the choices that are returned."""
-        choices = self._returned
-        return Outcome(choices[0].reported_reason, [choice.text for choice in choices])
+    @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice that is returned."""
+        return [choice.text for choice in self._returned]
 
-    @cached_property
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of the first choice that is returned."""
+        return self._returned[0].reported_reason
+
+    @functools.cached_property
     def _returned(self) -> list[Choice]:
         """Every choice, or with `best_of` those of each prompt whose tokens are likeliest on average, best first.
 
-        To be asked for before log probabilities are taken, and not sooner than every choice has ended.
+        Ranked once, before log probabilities are taken to be written.
         """
         choices, each = self._generation.choices, self._plan.n
         if each == self._n:

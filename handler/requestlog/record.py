@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         stream: whether the answer was streamed.
         status: how it ended.
         http_status: the status line sent; 499 where the client left before one was.
-        finish_reason: of the first choice.
+        finish_reason: of the first choice, as the answer has it; a response's as a chat's would be.
         error_type: the class of the error, as `handler.errors` names it.
         error_message: its text.
         prompt_tokens: tokens of the prompt.
@@ -98,14 +98,16 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-def new_id() -> uuid.UUID:
+def new_id(randomness: bytes | None = None) -> uuid.UUID:
     """A UUID version 7 (RFC 9562): later ids sort after earlier ones of the same process, unless its clock is set back.
+
+    `randomness` are 8 bytes from the kernel that nothing else was made of; without them it is asked for some.
 
     The twelve bits behind the milliseconds are their fraction (section 6.2, method 3), to a quarter of a microsecond.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     clock = milliseconds << 80 | 7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
-    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(os.urandom(8), "big") >> 2)
+    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(randomness or os.urandom(8), "big") >> 2)
 
 
 def encode(record: Record) -> bytes:

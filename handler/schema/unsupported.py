@@ -8,8 +8,9 @@ says why there are no others.
 from __future__ import annotations
 
 import functools
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from msgspec import inspect
@@ -32,15 +33,28 @@ def explain(kind: type[msgspec.Struct], path: str, message: str) -> str:
 
 def find_refused(request: msgspec.Struct) -> Iterator[tuple[str, str]]:
     """Booleans that are true and must not be, each with what is wrong."""
-    for name, reason in _never_true(type(request)):
-        if getattr(request, name):
-            yield name, f"true is not supported. {reason}"
+    never_true = _never_true(type(request))
+    if True in never_true.values(request):
+        for name, reason in never_true.reasons:
+            if getattr(request, name):
+                yield name, f"true is not supported. {reason}"
+
+
+class _NeverTrue(msgspec.Struct, frozen=True):
+    """Booleans of a schema that must not be true: each with the reason, and what reads all of them in one call."""
+
+    reasons: tuple[tuple[str, str], ...]
+    values: Callable[[msgspec.Struct], tuple[bool | None, ...]]
 
 
 @functools.cache
-def _never_true(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+def _never_true(kind: type[msgspec.Struct]) -> _NeverTrue:
     described = _described(kind).items()
-    return tuple((name, reason) for name, (found, reason) in described if isinstance(found, inspect.BoolType))
+    reasons = tuple((name, reason) for name, (found, reason) in described if isinstance(found, inspect.BoolType))
+    names = [name for name, _ in reasons]
+    if len(names) > 1:
+        return _NeverTrue(reasons, operator.attrgetter(*names))
+    return _NeverTrue(reasons, lambda request: tuple(getattr(request, name) for name in names))
 
 
 @functools.cache

@@ -34,7 +34,7 @@ class Language:
 
     def __init__(self, directory: Path, vocab_size: int) -> None:
         self.tokenizer = Tokenizer(directory)
-        self.grammars = GrammarCompiler(directory / "tokenizer.json", (END,), vocab_size)
+        self.grammars = GrammarCompiler(self.tokenizer, directory / "tokenizer.json", (END,), vocab_size)
         self.vocab_size = vocab_size
 
     def allows(self, spec: GrammarSpec, text: str) -> bool:

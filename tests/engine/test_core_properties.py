@@ -39,7 +39,7 @@ def model() -> LoadedModel:
         tokenizer=tokenizer,
         chat_template=None,
         defaults=GenerationDefaults(),
-        grammars=GrammarCompiler(Path("never read"), (), VOCAB_SIZE),
+        grammars=GrammarCompiler(tokenizer, Path("never read"), (), VOCAB_SIZE),
     )
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import tokenizers
 from llguidance import LLMatcher
+from tokenizers import decoders, normalizers
 
-from handler.engine.grammar import Grammar, GrammarCompiler, GrammarKind, GrammarSpec
-from handler.errors import InvalidRequestError
+from handler.engine import trial
+from handler.engine.grammar import Grammar, GrammarCompiler, GrammarKind, GrammarSpec, Vocabulary
+from handler.engine.snapshot import Snapshot
+from handler.engine.tokenizer import Tokenizer
+from handler.errors import InvalidRequestError, OverloadedError
 from tests.tiny_models import END_TOKEN, VOCAB_SIZE, byte_tokenizer
 
 
@@ -27,7 +34,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiler(tokenizer_file: Path) -> GrammarCompiler:
-    return GrammarCompiler(tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
+    return GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
 
 
 def schema(value: Any) -> GrammarSpec:
@@ -146,7 +153,7 @@ def test_the_oldest_results_are_forgotten(compiler: GrammarCompiler) -> None:
 
 
 def test_many_threads_compile_side_by_side(tokenizer_file: Path) -> None:
-    compiler = GrammarCompiler(tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
+    compiler = GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
     results: dict[int, bool] = {}
 
     def work(number: int) -> None:
@@ -168,7 +175,7 @@ def allowed(matcher: LLMatcher) -> list[int]:
 
 
 def test_every_end_token_ends(tokenizer_file: Path) -> None:
-    compiler = GrammarCompiler(tokenizer_file, (END_TOKEN, 256), VOCAB_SIZE)
+    compiler = GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (END_TOKEN, 256), VOCAB_SIZE)
     may_end, must_end = (compiler.compile(GrammarSpec("regex", text), "field").start() for text in ("a+", "a"))
     assert allowed(may_end) == allowed(must_end) == [ord("a")]
     assert may_end.consume_token(ord("a"))
@@ -179,15 +186,91 @@ def test_every_end_token_ends(tokenizer_file: Path) -> None:
 
 
 def test_without_end_tokens_nothing_would_be_complete(tokenizer_file: Path) -> None:
-    assert "no end token" in refusal(GrammarCompiler(tokenizer_file, (), VOCAB_SIZE), GrammarSpec("json_object"))
+    assert "no end token" in refusal(
+        GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (), VOCAB_SIZE), GrammarSpec("json_object")
+    )
 
 
-def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path, tokenizer_file: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text('{"decoder": {"type": "WordPiece"}, "added_tokens": [], "model": {"vocab": {}}}')
-    assert "tokenizer" in refusal(GrammarCompiler(path, (0,), 10), GrammarSpec("json_object"))
+    assert "tokenizer" in refusal(
+        GrammarCompiler(Tokenizer(tokenizer_file.parent), path, (0,), 10), GrammarSpec("json_object")
+    )
 
 
 def test_no_boot_pays_for_grammars() -> None:
     program = "import sys, handler.engine.core; sys.exit('llguidance' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def check_tokens(directory: Path, end_token: int, vocab_size: int) -> None:
+    vocabulary = Vocabulary(str(directory / "tokenizer.json"), (end_token,), vocab_size)
+    own, read = vocabulary.open_beside(Tokenizer(directory)), vocabulary.open()
+    assert own.is_canonical == read.is_canonical
+    for token in range(vocab_size):
+        assert own.dbg_tokens([token]) == read.dbg_tokens([token])
+        assert own.is_special_token(token) == read.is_special_token(token)
+    for text in ('{"name": "', "hello world", "  two", "äö🐈", "a<|end|>b"):
+        assert own.tokenize_str(text) == read.tokenize_str(text)
+
+
+def test_a_vocabulary_in_use_is_the_one_on_disk(tokenizer_file: Path, embedded_snapshot: Snapshot) -> None:
+    check_tokens(tokenizer_file.parent, END_TOKEN, VOCAB_SIZE + 60)  # as where the model's is padded
+    check_tokens(embedded_snapshot.directory, 2, 49152)
+
+
+def test_a_vocabulary_with_texts_in_sentencepiece_form_is_the_one_on_disk(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "h", "e", "▁h", "▁▁"]
+    model = tokenizers.models.BPE(
+        vocab={token: index for index, token in enumerate(tokens)}, merges=[("▁", "h"), ("▁", "▁")], byte_fallback=True
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    check_tokens(tmp_path, 2, len(tokens))
+
+
+def test_the_first_grammar_reads_no_large_tokenizer_with_the_gil(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_tokenizer", None)
+    monkeypatch.setattr(Vocabulary, "open", pytest.fail)
+    compiler.compile(GrammarSpec("choice", '["read again"]'), "field")
+
+
+def test_a_refusal_for_a_busy_machine_is_not_for_good(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = GrammarSpec("choice", '["later"]')
+    monkeypatch.setattr(trial, "TIMEOUT_S", 0.0)
+    with pytest.raises(OverloadedError):
+        compiler.compile(spec, "field")
+    monkeypatch.undo()
+    assert takes(compiler.compile(spec, "field"), "later")
+
+
+def test_what_takes_too_long_ends_though_nobody_waits(compiler: GrammarCompiler) -> None:
+    compiler.compile(GrammarSpec("choice", '["warm"]'), "field")
+    child = compiler._trial._child
+    assert child is not None
+    stdin, stdout = child._process.stdin, child._process.stdout
+    assert stdin is not None
+    assert stdout is not None
+    stdin.write(msgspec.json.encode(HOSTILE["an intersection of periods"]) + b"\n")
+    stdin.close()
+    stdout.close()
+    assert child._process.wait(60) == -signal.SIGPROF
+
+
+def test_modules_of_the_working_directory_are_not_taken_for_ours(
+    tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handler.py").write_text("raise SystemExit('some platform wants a file of this name')")
+    monkeypatch.chdir(tmp_path)
+    own = GrammarCompiler(Tokenizer(tokenizer_file.parent), tokenizer_file, (END_TOKEN,), VOCAB_SIZE)
+    assert takes(own.compile(GrammarSpec("choice", '["found"]'), "field"), "found")

@@ -10,6 +10,7 @@ import torch
 from handler.engine.follower import Follower
 from handler.engine.grammar import GrammarCompiler, GrammarSpec
 from handler.engine.masks import Masks
+from handler.engine.tokenizer import Tokenizer
 from tests.tiny_models import END_TOKEN, VOCAB_SIZE, byte_tokenizer
 
 
@@ -17,7 +18,7 @@ from tests.tiny_models import END_TOKEN, VOCAB_SIZE, byte_tokenizer
 @pytest.mark.parametrize("has_kernel", [True, False])
 def test_only_what_may_come_next_is_left(vocab_size: int, has_kernel: bool, tmp_path: Path) -> None:
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    compiler = GrammarCompiler(tmp_path / "tokenizer.json", (END_TOKEN,), vocab_size)
+    compiler = GrammarCompiler(Tokenizer(tmp_path), tmp_path / "tokenizer.json", (END_TOKEN,), vocab_size)
     masks = Masks(vocab_size, torch.device("cpu"))
     if not has_kernel:
         masks._mask_rows = None
@@ -41,7 +42,7 @@ def test_only_what_may_come_next_is_left(vocab_size: int, has_kernel: bool, tmp_
 
 def test_a_follower_takes_in_each_token_once(tmp_path: Path) -> None:
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    compiler = GrammarCompiler(tmp_path / "tokenizer.json", (END_TOKEN,), VOCAB_SIZE)
+    compiler = GrammarCompiler(Tokenizer(tmp_path), tmp_path / "tokenizer.json", (END_TOKEN,), VOCAB_SIZE)
     follower = Follower(compiler.compile(GrammarSpec("regex", "abcdef"), "field"), num_prompt_tokens=1)
     tokens = list(b"?a")
     follower.catch_up(tokens, [])

@@ -194,3 +194,20 @@ def test_who_has_no_numbers_fails_alone_and_leaves_nothing_behind(
     # They get the blocks that were given back last, with what lies behind their own tokens there.
     again = complete(core, [[8, 9]] * 8, plain)
     assert [completion.tokens for completion in again] == [expected.tokens] * 8
+
+
+def test_who_has_no_numbers_after_it_was_preempted_fails_alone(load_tiny: LoadTiny) -> None:
+    core = load_tiny("llama")
+    plain, expected = other(core)
+    defer(core)
+    with torch.inference_mode():
+        core._runner._runner._decoder._embedding[77] = float("nan")  # type: ignore[attr-defined]
+    ids = [submit(core, [8, 9], plain), submit(core, [1, 77], SamplingParams(max_tokens=9))]
+    core.step()
+    broken = core._scheduler.running[-1]
+    assert broken.num_chunks_in_flight
+    core._scheduler._preempt(broken)
+    completions = run(core)
+    assert completions[ids[1]].finish_reason is FinishReason.ERROR
+    assert "not finite" in str(completions[ids[1]].events[-1].error)
+    assert completions[ids[0]].tokens == expected.tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -98,6 +99,53 @@ def test_calls_are_parallel_unless_they_must_not_be() -> None:
     assert read().parallel_tool_calls
     assert read(parallel_tool_calls=True).parallel_tool_calls
     assert not read(parallel_tool_calls=False).parallel_tool_calls
+
+
+WHOLE: dict[str, Any] = {
+    "items": [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        call("c"),
+        output("c", [{"type": "input_text", "text": "1"}]),
+    ],
+    "tools": TOOLS,
+    "reasoning": {},
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "input[0].phase",
+        "input[0].content[0].prompt_cache_breakpoint",
+        "input[1].caller",
+        "input[1].namespace",
+        "input[1].async",
+        "input[2].caller",
+        "input[2].namespace",
+        "input[2].output[0].prompt_cache_breakpoint",
+        "tools[0].allowed_callers",
+        "tools[0].defer_loading",
+        "tools[0].async",
+        "tools[0].output_schema",
+        "reasoning.generate_summary",
+        "reasoning.context",
+        "reasoning.mode",
+    ],
+)
+def test_members_that_mean_nothing_here_are_null_or_refused(path: str) -> None:
+    for value in (None, {"type": "x"}):
+        body: dict[str, Any] = json.loads(json.dumps(WHOLE))
+        *parents, name = re.findall(r"\w+", path.replace("input", "items"))
+        target: Any = body
+        for parent in parents:
+            target = target[int(parent) if parent.isdigit() else parent]
+        target[name] = value
+        if value is None:
+            assert read(**body) == read(**WHOLE)
+            continue
+        with pytest.raises(InvalidRequestError) as caught:
+            read(**body)
+        assert caught.value.param == path
 
 
 @pytest.mark.parametrize(

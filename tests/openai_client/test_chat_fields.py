@@ -1,4 +1,4 @@
-"""Every field of a chat that is neither a tool nor a format, as the official client sends it."""
+"""Fields of a chat that other endpoints have not, or have otherwise, but for tools and formats: the official client."""
 
 from __future__ import annotations
 
@@ -128,40 +128,6 @@ def test_what_has_no_use_here_is_refused_with_the_reason(
     assert message.endswith(".")  # a sentence of ours, behind the decoder's
 
 
-def test_a_bias_bans_and_forces(client: openai.OpenAI, plain: str) -> None:
-    entries = ask(client, logprobs=True, max_tokens=1).choices[0].logprobs
-    assert entries is not None
-    assert plain.startswith("The")
-    the = client.completions.create(model=MODEL, prompt="The", max_tokens=0, echo=True, logprobs=0)
-    assert the.choices[0].logprobs is not None
-    assert the.choices[0].logprobs.tokens == ["The"]
-    forced = ask(client, logit_bias={"504": 100}, max_tokens=3)
-    assert len(set(text(forced).split())) == 1
-    assert not text(ask(client, logit_bias={"504": -100})).startswith("The")
-
-
-def test_penalties_avoid_what_was_said(client: openai.OpenAI) -> None:
-    plain = text(ask(client, messages=COUNT, max_tokens=24))
-    for field, value in (("presence_penalty", 2), ("frequency_penalty", 2)):
-        assert text(ask(client, messages=COUNT, max_tokens=24, **{field: value})) != plain
-    assert text(ask(client, messages=COUNT, max_tokens=24, extra_body={"repetition_penalty": 1.5})) != plain
-
-
-def test_cuts_to_one_token_are_greedy(client: openai.OpenAI, plain: str) -> None:
-    assert text(ask(client, temperature=2, top_p=0.000001)) == plain
-    assert text(ask(client, temperature=2, extra_body={"top_k": 1})) == plain
-    assert text(ask(client, temperature=2, extra_body={"min_p": 1})) == plain
-
-
-def test_bad_words_are_not_said(client: openai.OpenAI, plain: str) -> None:
-    banned = text(ask(client, extra_body={"bad_words": ["Paris"]}))
-    assert "Paris" not in banned
-    assert banned.split("Paris")[0].startswith(plain.split(" Paris", maxsplit=1)[0])
-    phrase = text(ask(client, extra_body={"bad_words": ["capital of"]}))
-    assert "capital of" not in phrase
-    assert "capital" in phrase
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_text_may_end_with_what_stopped_it(client: openai.OpenAI, stream: bool) -> None:
     asking: dict[str, Any] = {"model": MODEL, "messages": PARIS, "temperature": 0, "stop": ["France"]}
@@ -169,27 +135,3 @@ def test_the_text_may_end_with_what_stopped_it(client: openai.OpenAI, stream: bo
         answer: Any = client.chat.completions.create(**asking, stream=stream, extra_body=extra)
         parts = [chunk.choices[0].delta.content or "" for chunk in answer] if stream else [text(answer)]
         assert "".join(parts) == expected
-
-
-def test_the_end_may_be_ignored_delayed_named_and_shown(client: openai.OpenAI) -> None:
-    def asked(**extra: Any) -> ChatCompletion:
-        return ask(client, max_tokens=40, extra_body=extra)
-
-    ended = asked()
-    assert ended.choices[0].finish_reason == "stop"
-    assert ended.usage is not None
-    length = ended.usage.completion_tokens
-    shown = asked(ignore_eos=True, skip_special_tokens=False)
-    assert shown.choices[0].finish_reason == "length"
-    assert text(shown).startswith(text(ended) + "<|im_end|>")
-    assert text(asked(skip_special_tokens=False, include_stop_str_in_output=True)) == text(ended) + "<|im_end|>"
-    later = asked(min_tokens=length + 3)
-    assert later.usage is not None
-    assert later.usage.completion_tokens >= length + 3
-    comma = asked(stop_token_ids=[504])  # "The"
-    assert (text(comma), comma.choices[0].finish_reason) == ("", "stop")
-
-
-def test_a_priority_is_accepted(client: openai.OpenAI, plain: str) -> None:
-    for priority in (-1, 0, 7, None):
-        assert text(ask(client, extra_body={"priority": priority})) == plain
