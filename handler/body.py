@@ -22,7 +22,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole request body.
 
     Raises:
-        UnsupportedMediaTypeError: declared as something other than JSON.
+        UnsupportedMediaTypeError: declared as something other than JSON, or as compressed.
         BodyTooLargeError: announced or arriving larger than `max_bytes`.
         ClientDisconnectedError: the client left before the end.
     """
@@ -31,6 +31,9 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         media_type = declared.partition(";")[0].strip().lower()
         if media_type != _JSON:
             raise UnsupportedMediaTypeError(f"The body must be {_JSON}, not {media_type}")
+    encoding = header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaTypeError(f"The body must come as it is, not encoded as {encoding}")
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and int(length) > max_bytes:
         raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")

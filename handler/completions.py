@@ -27,6 +27,8 @@ from handler.trace import RequestTrace, trace_of
 _LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
 """Up to here tokenizing holds the loop for part of a millisecond; a thread costs it 0.1 ms, and a wait in line."""
+_MANY_LOGPROBS = 256
+"""Lists of more tokens are written in a thread: thousands, each with 20 alternatives, would hold the loop too long."""
 
 T = TypeVar("T")
 
@@ -123,8 +125,9 @@ class CompletionEndpoint(Generic[RequestT]):
 
     async def _collect(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         await generation.finish()
-        whole = answer.whole()
-        self._note_end(generation, answer, trace)
+        is_long = generation.num_logprobs > _MANY_LOGPROBS
+        whole = await run_in_threadpool(answer.whole) if is_long else answer.whole()
+        self._note_end(answer, trace)
         await reply.whole(whole)
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
@@ -134,18 +137,20 @@ class CompletionEndpoint(Generic[RequestT]):
                 for choice, event in await generation.arrivals():
                     if not frames:
                         frames.append(reply.opening(answer))
-                    frames.append(answer.event(choice, event))
+                    is_long = event.prompt_logprobs is not None and len(event.prompt_logprobs) > _MANY_LOGPROBS
+                    write = answer.event
+                    frames.append(await run_in_threadpool(write, choice, event) if is_long else write(choice, event))
                 if frames:  # an error before the first token is still a response of its own
                     await reply.stream(b"".join(frames))
                 elif heartbeat.is_due():
                     await reply.heartbeat()
         closing = answer.closing()
-        self._note_end(generation, answer, trace)
+        self._note_end(answer, trace)
         await reply.stream(closing, last=True)
 
-    def _note_end(self, generation: Generation, answer: Answer, trace: RequestTrace) -> None:
+    def _note_end(self, answer: Answer, trace: RequestTrace) -> None:
         """Keep why the answer ended, and its text where LOG_PROMPTS asks for that; several texts as a JSON array."""
         trace.finish_reason = answer.finish_reason
         if self._service.settings.log_prompts:
-            texts = [choice.text for choice in generation.choices]
+            texts = answer.texts
             trace.completion = texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()

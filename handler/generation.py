@@ -59,7 +59,9 @@ class Choice:
         if event.finish_reason is FinishReason.ERROR:
             self.error = event.error or EngineError("the engine failed")
         if event.logprobs is not None:
-            self._logprobs = [*(self._logprobs or ()), *event.logprobs]
+            if self._logprobs is None:
+                self._logprobs = []
+            self._logprobs += event.logprobs
         if event.prompt_logprobs is not None:
             self.prompt_logprobs = event.prompt_logprobs
 
@@ -76,6 +78,11 @@ class Choice:
             return -math.inf
         entries = self._logprobs or ()
         return math.fsum(entry.logprob for entry in entries) / max(1, len(entries))
+
+    @property
+    def num_logprobs(self) -> int:
+        """Tokens whose log probabilities are at hand: the prompt's, and those that have not been taken."""
+        return len(self._logprobs or ()) + len(self.prompt_logprobs or ())
 
     def take_logprobs(self) -> list[TokenLogprob] | None:
         """Log probabilities that came since the last call, None where none were asked for."""
@@ -130,6 +137,11 @@ class Generation:
     def has_ended(self) -> bool:
         """Whether every choice has ended and every event has been taken."""
         return not self._unfinished and not self._arrived and self._error is None
+
+    @property
+    def num_logprobs(self) -> int:
+        """Tokens of all choices whose log probabilities are still to be written."""
+        return sum(choice.num_logprobs for choice in self.choices)
 
     async def arrivals(self) -> Iterator[tuple[Choice, TokenEvent]]:
         """Wait for events; all that have come since the last call, in the order of the engine's steps.

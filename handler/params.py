@@ -20,7 +20,7 @@ from handler.schema.unsupported import find_refused
 T = TypeVar("T")
 Request: TypeAlias = ChatCompletionRequest | CompletionRequest | ResponseRequest
 
-_TOKEN_ID = re.compile("[0-9]{1,10}")
+_TOKEN_ID = re.compile("0|[1-9][0-9]{0,9}")  # no id has two spellings, of which one would be lost
 
 
 class ParamsFactory:

@@ -113,6 +113,13 @@ async def test_anything_else_is_415(application: Application, given: str) -> Non
     assert detail(response)["code"] == "unsupported_media_type"
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("br, gzip", 415), ("identity", 200)])
+async def test_a_compressed_body_is_415(application: Application, encoding: str, status: int) -> None:
+    body = b'{"model": "llama", "prompt": "hi", "max_tokens": 1}'
+    response = await application.client.post("/v1/completions", content=body, headers={"content-encoding": encoding})
+    assert response.status_code == status
+
+
 async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(application: Application) -> None:
     for size, status in ((2048, 200), (2049, 413)):
         body = b'{"model": "llama", "prompt": "hi", "max_tokens": 1'

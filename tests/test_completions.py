@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from handler.engine.engine import Engine, Handle
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
+from handler.formats.text_logprobs import LogprobLists
 from handler.requestlog.record import Record, Status
+from handler.schema.text import CompletionLogprobs
 from tests.asgi import Application, Exchange
 from tests.scripted import Script, ends, likely, scripted
 from tests.server import until
@@ -240,6 +243,36 @@ async def test_prompts_and_completions_are_kept_only_where_asked_for(tiny_served
                 assert orjson.loads(record.completion or "") == texts
             else:
                 assert (record.prompt, record.completion) == (None, None)
+
+
+async def test_what_was_not_the_best_is_not_kept(tiny_served: Snapshot, tmp_path: Path) -> None:
+    async with Application(tiny_served, tmp_path, {"LOG_PROMPTS": "1"}) as application:
+        body = asking(tiny_served, 4, prompt=["a", "b"], n=2, best_of=6, temperature=1, seed=1)
+        exchange = Exchange(application, PATH, body)
+        await exchange.done()
+        texts = [choice["text"] for choice in orjson.loads(exchange.body)["choices"]]
+        assert orjson.loads(only(application.records()).completion or "") == texts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("length", "is_long"), [(200, False), (300, True)])
+async def test_long_lists_of_log_probabilities_are_written_beside_the_event_loop(
+    tiny_served: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, length: int, is_long: bool
+) -> None:
+    threads: list[int] = []
+    write = LogprobLists.prompt
+
+    def noting(*arguments: Any) -> CompletionLogprobs:
+        threads.append(threading.get_ident())
+        return write(*arguments)
+
+    monkeypatch.setattr(LogprobLists, "prompt", noting)
+    async with Application(tiny_served, tmp_path) as application:
+        body = asking(tiny_served, 1, prompt="a" * length, echo=True, logprobs=2, stream=stream)
+        exchange = Exchange(application, PATH, body)
+        await exchange.done()
+    assert exchange.body.count(b"text_offset") >= 1
+    assert [thread != threading.get_ident() for thread in threads] == [is_long]
 
 
 NOW = {"name": "now", "parameters": {"type": "object", "properties": {}}}

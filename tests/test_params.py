@@ -173,6 +173,7 @@ def test_logprobs_in_both_dialects() -> None:
         (chat(max_tokens=4, min_tokens=5), InvalidRequestError, "min_tokens"),
         (chat(top_logprobs=3), InvalidRequestError, "top_logprobs"),
         (chat(logit_bias={"100": 1.0}), InvalidRequestError, "logit_bias"),
+        (chat(logit_bias={"1": 1.0, "01": -1.0}), InvalidRequestError, "logit_bias"),
         (chat(logit_bias={"the": 1.0}), InvalidRequestError, "logit_bias"),
         (chat(logit_bias={"9" * 5000: 1.0}), InvalidRequestError, "logit_bias"),
         (chat(stop_token_ids=[1, 100]), InvalidRequestError, "stop_token_ids"),

@@ -175,3 +175,18 @@ async def test_a_row_survives_a_process_killed_right_after_its_answer(
         rows = [await server.row(request_id) for request_id in ids]
     assert [row.status for row in rows] == [Status.SUCCESS, Status.SUCCESS, Status.ERROR]
     assert [row.completion_tokens for row in rows] == [2, 2, None]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_row_says_that_an_answer_stopped_for_calls(
+    logged_server: LoggedServer, client: httpx.AsyncClient, stream: bool
+) -> None:
+    tool = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    fields: dict[str, Any] = {"tool_choice": "required", "parallel_tool_calls": False, "stream": stream}
+    response = await client.post(CHAT, json=chat(tools=[{"type": "function", "function": tool}], **fields))
+    assert '"finish_reason":"tool_calls"' in response.text
+    assert (await logged_server.row(response.headers["x-request-id"])).finish_reason == "tool_calls"
+    asked = {"model": MODEL, "input": "What time is it?", "tools": [{"type": "function"} | tool]}
+    response = await client.post("/v1/responses", json=asked | fields)
+    assert '"function_call"' in response.text
+    assert (await logged_server.row(response.headers["x-request-id"])).finish_reason == "tool_calls"

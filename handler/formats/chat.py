@@ -184,6 +184,11 @@ class ChatAnswer:
         return encode_json(answer)
 
     @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice."""
+        return [choice.text for choice in self._generation.choices]
+
+    @property
     def finish_reason(self) -> ReportedReason:
         """Of the first choice."""
         return self._finish_reason(self._generation.choices[0])

@@ -79,7 +79,11 @@ class Answer(Protocol):
         """What a stream ends with that has to be cut short."""
 
     def whole(self) -> bytes:
-        """The complete answer, once every choice has ended."""
+        """The complete answer, once every choice has ended. May run in the thread pool."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice that the answer has, once it is written."""
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -70,6 +70,11 @@ class ResponsesAnswer:
         return encode_json(self._ended())
 
     @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice."""
+        return [choice.text for choice in self._generation.choices]
+
+    @property
     def finish_reason(self) -> ReportedReason:
         """What a chat would call it."""
         (choice,) = self._generation.choices

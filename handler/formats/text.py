@@ -148,6 +148,11 @@ class TextAnswer:
         return encode_json(answer)
 
     @property
+    def texts(self) -> list[str]:
+        """The model's own text of each choice that is returned."""
+        return [choice.text for choice in self._returned]
+
+    @property
     def finish_reason(self) -> FinishReason:
         """Of the first choice that is returned."""
         return self._returned[0].reported_reason
