@@ -247,7 +247,11 @@ def test_a_refusal_for_a_busy_machine_is_not_for_good(
     compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = GrammarSpec("choice", '["later"]')
-    monkeypatch.setattr(trial, "TIMEOUT_S", 0.0)
+    compiler.compile(GrammarSpec("choice", '["awake"]'), "field")
+    child = compiler._trial._child
+    assert child is not None
+    child._process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(trial, "TIMEOUT_S", 0.1)
     with pytest.raises(OverloadedError):
         compiler.compile(spec, "field")
     monkeypatch.undo()
