@@ -47,8 +47,9 @@ class DirectPaths:
         except ClientDisconnectedError:
             raise
         except Exception as error:
-            if trace_of(scope).http_status is None:
-                response = await self._on_error(Request(scope), error)
-                await response(scope, receive, send)
+            if trace_of(scope).http_status is not None:
+                raise
+            response = await self._on_error(Request(scope), error)
+            await response(scope, receive, send)
             if not isinstance(error, PilotlightError):
                 raise

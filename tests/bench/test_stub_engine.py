@@ -58,6 +58,10 @@ async def test_a_client_that_leaves_frees_its_sequence(application: Application)
     exchange.leave()
     await exchange.done()
     await application.idle()
+    registry = application.service.metrics.registry
+    made = registry.get_sample_value("llm_tokens_generated_total", {"model_name": STUB_MODEL})
+    assert made is not None
+    assert 0 < made < 60_000
 
 
 class Consumer:
