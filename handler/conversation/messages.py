@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -27,7 +27,7 @@ def template_messages(messages: list[ChatMessage], param: str = "messages") -> l
     Raises:
         InvalidRequestError: an assistant's message that says nothing, or calls whose arguments are no JSON object.
     """
-    return [_template_message(message, f"{param}[{index}]") for index, message in enumerate(messages)]
+    return [_template_message(message, index, param) for index, message in enumerate(messages)]
 
 
 def check_calls(messages: SequenceOf[ChatMessage], param: str = "messages") -> None:
@@ -46,31 +46,36 @@ def check_calls(messages: SequenceOf[ChatMessage], param: str = "messages") -> N
                 problem = f"no call {message.tool_call_id!r} of the assistant's message before waits for a result"
                 raise InvalidRequestError(f"{path}: {problem}", path)
             continue
-        _check_answered(waiting)
-        for number, call in enumerate((message.tool_calls or ()) if isinstance(message, AssistantTurn) else ()):
+        if waiting:
+            _refuse_unanswered(waiting)
+        if not isinstance(message, AssistantTurn) or not message.tool_calls:
+            continue
+        for number, call in enumerate(message.tool_calls):
             path = f"{param}[{index}].tool_calls[{number}].id"
             if call.id in waiting:
                 raise InvalidRequestError(f"{path}: another call of the message has the id {call.id!r} already", path)
             waiting[call.id] = path
-    _check_answered(waiting)
+    if waiting:
+        _refuse_unanswered(waiting)
 
 
-def _check_answered(waiting: dict[str, str]) -> None:
-    for call_id, path in waiting.items():
-        raise InvalidRequestError(f"{path}: no message with role 'tool' follows that answers {call_id!r}", path)
+def _refuse_unanswered(waiting: dict[str, str]) -> NoReturn:
+    call_id, path = next(iter(waiting.items()))
+    raise InvalidRequestError(f"{path}: no message with role 'tool' follows that answers {call_id!r}", path)
 
 
-def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
+def _template_message(message: ChatMessage, index: int, param: str) -> dict[str, Any]:
     shaped: dict[str, Any]
     match message:
         case SystemMessage() | DeveloperMessage():
             shaped = {"role": "system", "content": _text(message.content)}
         case AssistantTurn():
-            shaped = {"role": "assistant", "content": _assistant_text(message, param)}
+            path = f"{param}[{index}]"
+            shaped = {"role": "assistant", "content": _assistant_text(message, path)}
             if message.tool_calls:
-                paths = (f"{param}.tool_calls[{index}].function.arguments" for index in range(len(message.tool_calls)))
                 shaped["tool_calls"] = [
-                    _template_call(call, path) for call, path in zip(message.tool_calls, paths, strict=True)
+                    _template_call(call, f"{path}.tool_calls[{number}].function.arguments")
+                    for number, call in enumerate(message.tool_calls)
                 ]
         case ToolMessage():
             shaped = {"role": "tool", "content": _text(message.content), "tool_call_id": message.tool_call_id}

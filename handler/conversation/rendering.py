@@ -27,7 +27,8 @@ def render_prompt(conversation: Conversation, template: ChatTemplate) -> str:
         InvalidRequestError: the template refuses the conversation, or options contradict each other.
     """
     options = conversation.template
-    _check_variables(options.variables, template)
+    if options.variables:
+        _check_variables(options.variables, template)
     add_generation_prompt = options.add_generation_prompt
     if options.continue_final_message and add_generation_prompt:
         raise InvalidRequestError(
