@@ -70,11 +70,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        def on_boot(error: PilotlightError | None) -> None:
-            service.on_boot(error)
-            on_ready(service)
-
-        engine.start(asyncio.get_running_loop().call_soon_threadsafe, on_boot)
+        service.start(lambda _: on_ready(service))
         await sink.start()
         try:
             yield
@@ -82,7 +78,8 @@ def create_app(
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
 
-    routes, direct = _routes(service)
+    authenticator = Authenticator(settings.api_keys)
+    routes, direct = _routes(service, authenticator)
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -95,7 +92,12 @@ def create_app(
     # Put together here, because Starlette would put its own handling of errors around all of it: a coroutine more for
     # every message of every response.
     app.middleware_stack = TracingMiddleware(
-        _with_cors(DirectPaths(app.build_middleware_stack(), endpoints=direct, on_error=_on_error), settings),
+        _with_cors(
+            DirectPaths(
+                app.build_middleware_stack(), endpoints=direct, authenticator=authenticator, on_error=_on_error
+            ),
+            settings,
+        ),
         metrics=metrics,
         submit=sink.submit,
         posted=frozenset(_paths(routes, "POST")),
@@ -108,7 +110,7 @@ def create_app(
     return app
 
 
-def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
+def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
     """All routes, and by their whole paths those that `DirectPaths` takes the short way to."""
     settings, health = service.settings, HealthEndpoints(service)
     name = service.engine.snapshot.name
@@ -146,7 +148,6 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
     tokenize, detokenize = TokenizationEndpoint(service, TOKENIZE), TokenizationEndpoint(service, DETOKENIZE)
     responses = CompletionEndpoint(service, ResponsesFormat())
     invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text, "input": responses})
-    authenticator = Authenticator(settings.api_keys)
     authenticated = [Middleware(AuthMiddleware, authenticator=authenticator)]
     api = [
         Route("/chat/completions", chat, methods=["POST"]),
@@ -159,7 +160,7 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
         Route("/models", models),
         Route("/models/{model:path}", model),
     ]
-    endpoints: dict[str, ASGIApp] = {
+    direct: dict[str, ASGIApp] = {
         "/v1/chat/completions": chat,
         "/v1/completions": text,
         "/v1/responses": responses,
@@ -167,7 +168,6 @@ def _routes(service: Service) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
         "/detokenize": detokenize,
         "/invocations": invocations,
     }
-    direct: dict[str, ASGIApp] = {path: AuthMiddleware(each, authenticator) for path, each in endpoints.items()}
     routes: list[BaseRoute] = [
         Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
         Route("/tokenize", tokenize, methods=["POST"], middleware=authenticated),

@@ -17,6 +17,15 @@ class Authenticator:
     def __init__(self, keys: dict[str, str]) -> None:
         self._digests = [(name, _digest(key)) for name, key in keys.items()]
 
+    def admit(self, scope: Scope) -> None:
+        """Note the name of a request's key in its trace.
+
+        Raises:
+            AuthenticationError: no key, or an unknown one.
+        """
+        if self._digests:
+            trace_of(scope).api_key_id = self.identify(header(scope, b"authorization"))
+
     def identify(self, authorization: str | None) -> str | None:
         """The name of the key in an Authorization header; None where no keys are set and everybody may call.
 
@@ -36,7 +45,7 @@ class Authenticator:
 
 
 class AuthMiddleware:
-    """Lets a request through to `app` when its key is known, and notes the key's name in its trace."""
+    """Lets a request through to `app` when its key is known."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
@@ -44,8 +53,7 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the key, then pass the request on."""
-        name = self._authenticator.identify(header(scope, b"authorization"))
-        trace_of(scope).api_key_id = name
+        self._authenticator.admit(scope)
         await self._app(scope, receive, send)
 
 

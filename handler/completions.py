@@ -19,8 +19,9 @@ from handler.errors import (
 )
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Departures, Interruption, Watch
-from handler.reply import Heartbeat, Reply
+from handler.interruption import Deadlines, Departures, Interruption
+from handler.outbox import PUSHER
+from handler.reply import Heartbeat, PushedAnswer, Reply
 from handler.service import Service
 from handler.trace import RequestTrace, trace_of
 
@@ -45,14 +46,13 @@ class CompletionEndpoint(Generic[RequestT]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
         trace = trace_of(scope)
-        loop = asyncio.get_running_loop()
-        reply = Reply(send, loop)
-        interruption = Interruption(loop)
-        watch = Watch(receive, interruption)
+        loop = self._service.loop
+        reply = Reply(send, loop, scope.get("extensions", {}).get(PUSHER))
+        interruption = Interruption(loop, receive)
         self._deadlines.begin(interruption, loop)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            self._departures.begin(watch, loop)
+            self._departures.begin(interruption, loop)
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
             await self._fail(interruption.reason(), trace, reply)
@@ -60,9 +60,8 @@ class CompletionEndpoint(Generic[RequestT]):
             await self._fail(error, trace, reply)
         finally:
             self._deadlines.end(interruption)
+            self._departures.end(interruption)
             interruption.end()
-            self._departures.end(watch)
-            watch.end()
 
     async def _fail(self, error: PilotlightError, trace: RequestTrace, reply: Reply) -> None:
         """Raise an error that still can become a response of its own, else end the stream with it.
@@ -91,7 +90,7 @@ class CompletionEndpoint(Generic[RequestT]):
             plan = await self._plan(body, request, model, reply)
             if service.settings.log_prompts:
                 trace.prompt = form.logged_prompt(request)
-            generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics)
+            generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, service.loop)
             head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
             answer = form.answer(request, plan, head, generation, model)
             try:
@@ -131,6 +130,8 @@ class CompletionEndpoint(Generic[RequestT]):
         await reply.whole(whole)
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
+        if reply.pusher is not None:
+            generation.feed(PushedAnswer(answer, reply, reply.pusher))
         with Heartbeat(reply, self._service.settings.heartbeat_interval, generation.wake) as heartbeat:
             while not generation.has_ended:
                 frames: list[bytes] = []

@@ -12,16 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handler.auth import Authenticator
 from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.trace import trace_of
 
 
 class DirectPaths:
-    """Answers POST to the paths of a table, and passes everything else on.
+    """Answers POST to the paths of a table, for those who have a key, and passes everything else on.
 
     Args:
         app: the router, which knows these paths as well, and refuses other methods.
         endpoints: by path.
+        authenticator: knows the keys.
         on_error: makes the response of an error, where none has begun.
     """
 
@@ -30,10 +32,12 @@ class DirectPaths:
         app: ASGIApp,
         *,
         endpoints: Mapping[str, ASGIApp],
+        authenticator: Authenticator,
         on_error: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
         self._app = app
         self._endpoints = endpoints
+        self._authenticator = authenticator
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,6 +47,7 @@ class DirectPaths:
             await self._app(scope, receive, send)
             return
         try:
+            self._authenticator.admit(scope)
             await endpoint(scope, receive, send)
         except ClientDisconnectedError:
             raise

@@ -33,6 +33,16 @@ class SubmitsSequences(Protocol):
         """Queue a sequence."""
 
 
+class Consumer(Protocol):
+    """Takes the events of a generation as they arrive."""
+
+    def is_ready(self) -> bool:
+        """Whether it can take one more now."""
+
+    def take(self, choice: Choice, event: TokenEvent) -> None:
+        """Do with an event, which the choice has taken in, whatever is to be done. Must not wait."""
+
+
 class Choice:
     """One sequence's completion, as far as its events have been read."""
 
@@ -51,19 +61,23 @@ class Choice:
 
     def add(self, event: TokenEvent) -> None:
         """Take in what a step yielded."""
-        self.text += event.text
-        self.completion_tokens += len(event.token_ids)
+        self.extend(event)
         self.cached_tokens = event.cached_tokens
         self.finish_reason = event.finish_reason
         self.stop_reason = event.stop_reason
         if event.finish_reason is FinishReason.ERROR:
             self.error = event.error or EngineError("the engine failed")
+        if event.prompt_logprobs is not None:
+            self.prompt_logprobs = event.prompt_logprobs
+
+    def extend(self, event: TokenEvent) -> None:
+        """Take in what a step yielded that is neither the first nor the last: all that changes are the tokens."""
+        self.text += event.text
+        self.completion_tokens += len(event.token_ids)
         if event.logprobs is not None:
             if self._logprobs is None:
                 self._logprobs = []
             self._logprobs += event.logprobs
-        if event.prompt_logprobs is not None:
-            self.prompt_logprobs = event.prompt_logprobs
 
     @property
     def reported_reason(self) -> ReportedReason:
@@ -98,10 +112,17 @@ class Generation:
 
     _waiter: asyncio.Future[None] | None = None
     _waits_for_end = False
-    _error: EngineError | None = None
+    _error: Exception | None = None
+    _consumer: Consumer | None = None
 
     def __init__(
-        self, prompts: list[list[int]], params: SamplingParams, n: int, trace: RequestTrace, metrics: Metrics
+        self,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        n: int,
+        trace: RequestTrace,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.choices = [Choice(index) for index in range(len(prompts) * n)]  # those of a prompt side by side
         self._prompts = prompts
@@ -109,6 +130,7 @@ class Generation:
         self._n = n
         self._trace = trace
         self._metrics = metrics
+        self._loop = loop
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
         self._unfinished = len(self.choices)
@@ -143,6 +165,13 @@ class Generation:
         """Tokens of all choices whose log probabilities are still to be written."""
         return sum(choice.num_logprobs for choice in self.choices)
 
+    def feed(self, consumer: Consumer) -> None:
+        """Give events to `consumer` as they arrive, without waking who waits in `arrivals`.
+
+        A choice's first and last events still come there, and those that find the consumer not ready, with all behind.
+        """
+        self._consumer = consumer
+
     async def arrivals(self) -> Iterator[tuple[Choice, TokenEvent]]:
         """Wait for events; all that have come since the last call, in the order of the engine's steps.
 
@@ -151,6 +180,7 @@ class Generation:
 
         Raises:
             EngineError: every choice has failed, and what came before has been yielded.
+            Exception: what the consumer failed with.
         """
         if self._error is not None:
             raise self._error
@@ -176,7 +206,8 @@ class Generation:
 
     def wake(self) -> None:
         """Let `arrivals` return, if somebody waits in it."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._is_idle():
+            assert self._waiter is not None
             self._waiter.set_result(None)
 
     def usage(self) -> Usage:
@@ -187,7 +218,7 @@ class Generation:
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -215,8 +246,23 @@ class Generation:
             self._unfinished -= 1
             if choice.index == 0:
                 self._trace.finish_reason = str(event.finish_reason)
+        elif self._consumer is not None and choice.completion_tokens and self._is_idle() and self._consumer.is_ready():
+            self._feed(self._consumer, choice, event)
+            return
         self._arrived.append((choice, event))
         if self._waiter is not None and not (self._waits_for_end and self._unfinished):
+            self.wake()
+
+    def _is_idle(self) -> bool:
+        """Whether somebody waits in `arrivals`, who then is not in the middle of earlier events."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _feed(self, consumer: Consumer, choice: Choice, event: TokenEvent) -> None:
+        choice.extend(event)
+        try:
+            consumer.take(choice, event)
+        except Exception as error:  # noqa: BLE001  (this request's fault, and not of those that share the step)
+            self._consumer, self._error = None, error
             self.wake()
 
     def _count(self, choice: Choice, event: TokenEvent) -> None:

@@ -20,16 +20,24 @@ WaiterT = TypeVar("WaiterT")
 
 
 class Interruption:
-    """Belongs to the task that made it, which catches the cancellation and asks for the reason."""
+    """Belongs to the task that made it, which catches the cancellation and asks for the reason.
 
-    __slots__ = ("_is_over", "_reason", "_task")
+    Args:
+        loop: the one that runs.
+        receive: of the request, where its client is to be watched.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_task", "_watcher")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive) -> None:
         task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
+        self._loop = loop
+        self._receive = receive
         self._reason: PilotlightError | None = None
         self._is_over = False
+        self._watcher: asyncio.Task[None] | None = None
 
     def interrupt(self, reason: PilotlightError) -> None:
         """Cancel the task; the first reason counts, and none after the end."""
@@ -37,15 +45,27 @@ class Interruption:
             self._reason = reason
             self._task.cancel()
 
+    def watch(self) -> None:
+        """Interrupt when the client leaves, once the body has been read: from then on nobody else may receive."""
+        self._watcher = self._loop.create_task(self._interrupt_on_disconnect())
+
     def end(self) -> None:
         """The request is over, and its task may go on to something else."""
         self._is_over = True
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     def reason(self) -> PilotlightError:
         """Why the task was cancelled; what nobody here asked for is the server's end (DRAIN_TIMEOUT ran out)."""
         if self._reason is None or self._task.uncancel() > 0:
             return StoppingError("The server stopped before the answer was complete")
         return self._reason
+
+    async def _interrupt_on_disconnect(self) -> None:
+        """Ends by itself once the response is complete: ASGI then gives `http.disconnect` to whoever asks."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.interrupt(ClientDisconnectedError("the client left before its answer was complete"))
 
 
 class Delay(Generic[WaiterT]):
@@ -93,31 +113,11 @@ class Deadlines(Delay[Interruption]):
         interruption.interrupt(DeadlineExceededError(f"The request took longer than {self._delay_s:g} s"))
 
 
-class Watch:
-    """One request whose client may leave, from the moment when its body has been read to the end of its answer."""
-
-    __slots__ = ("_interruption", "_receive", "_task")
-
-    def __init__(self, receive: Receive, interruption: Interruption) -> None:
-        self._receive = receive
-        self._interruption = interruption
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Interrupt the request when its client leaves."""
-        self._task = asyncio.get_running_loop().create_task(interrupt_on_disconnect(self._receive, self._interruption))
-
-    def end(self) -> None:
-        """The request is over; where its response is complete, a watch ends by itself."""
-        if self._task is not None:
-            self._task.cancel()
-
-
-class Departures(Delay[Watch]):
+class Departures(Delay[Interruption]):
     """Notices clients that leave, from 10 ms on: to watch an answer that is out by then costs as much as to log it."""
 
     def __init__(self) -> None:
-        super().__init__(_UNWATCHED_S, Watch.begin)
+        super().__init__(_UNWATCHED_S, Interruption.watch)
 
 
 @contextlib.asynccontextmanager
@@ -128,9 +128,9 @@ async def interruptible(receive: Receive, deadlines: Deadlines) -> AsyncIterator
         ClientDisconnectedError, DeadlineExceededError, StoppingError: in place of the cancellation.
     """
     loop = asyncio.get_running_loop()
-    interruption = Interruption(loop)
+    interruption = Interruption(loop, receive)
     deadlines.begin(interruption, loop)
-    watcher = loop.create_task(interrupt_on_disconnect(receive, interruption))
+    interruption.watch()
     try:
         yield
     except asyncio.CancelledError:
@@ -138,14 +138,3 @@ async def interruptible(receive: Receive, deadlines: Deadlines) -> AsyncIterator
     finally:
         deadlines.end(interruption)
         interruption.end()
-        watcher.cancel()
-
-
-async def interrupt_on_disconnect(receive: Receive, interruption: Interruption) -> None:
-    """Interrupt when the client leaves. To be run in a task beside the request's own.
-
-    Ends by itself once the response is complete: ASGI then gives `http.disconnect` to whoever asks.
-    """
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    interruption.interrupt(ClientDisconnectedError("the client left before its answer was complete"))

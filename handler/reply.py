@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 from starlette.types import Send
 
+from handler.engine.types import TokenEvent
 from handler.errors import PilotlightError
 from handler.formats.format import Answer
+from handler.generation import Choice
 from handler.http_errors import error_body
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
+
+
+class Pusher(Protocol):
+    """What a server may offer for streams that have begun: to send without waiting."""
+
+    def is_ready(self) -> bool:
+        """Whether it takes a part of the body now; not while the client lags behind."""
+
+    def push(self, body: bytes) -> None:
+        """Send a part of the body, where that `is_ready`."""
 
 
 class Reply:
@@ -22,15 +35,21 @@ class Reply:
         is_stream: whether it has started as a stream, which may end with an error.
         is_complete: whether the last byte has been sent.
         written_s: the loop's time when something was last sent.
+        pusher: what the server offers for events that need not be waited for.
     """
 
-    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop, pusher: Pusher | None) -> None:
         self._send = send
         self._loop = loop
+        self.pusher = pusher
         self._answer: Answer | None = None
         self.has_started = False
         self.is_stream = False
         self.is_complete = False
+        self.note_sent()
+
+    def note_sent(self) -> None:
+        """Something has just been sent."""
         self.written_s = self._loop.time()
 
     async def whole(self, body: bytes) -> None:
@@ -53,14 +72,14 @@ class Reply:
         await self._start_stream()
         if frames or last:
             await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
-            self.written_s = self._loop.time()
+            self.note_sent()
             self.is_complete = last
 
     async def heartbeat(self) -> None:
         """Show a client that waits, and whatever stands between, that the connection is alive."""
         await self._start_stream()
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
-        self.written_s = self._loop.time()
+        self.note_sent()
 
     async def fail(self, error: PilotlightError) -> None:
         """End a stream with an error."""
@@ -73,6 +92,23 @@ class Reply:
             self.has_started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self.is_stream = True
+
+
+class PushedAnswer:
+    """Writes the events of an answer, whose stream has begun, as they arrive; the consumer of a generation."""
+
+    def __init__(self, answer: Answer, reply: Reply, pusher: Pusher) -> None:
+        self._write = answer.event
+        self._note_sent = reply.note_sent
+        self._push = pusher.push
+        self.is_ready = pusher.is_ready
+
+    def take(self, choice: Choice, event: TokenEvent) -> None:
+        """Write what the event adds."""
+        frames = self._write(choice, event)
+        if frames:
+            self._push(frames)
+            self._note_sent()
 
 
 class Heartbeat:

@@ -56,7 +56,14 @@ class ServesModel(SubmitsSequences, Protocol):
 
 
 class Service:
-    """One function in one process."""
+    """One function in one process.
+
+    Attributes:
+        loop: the event loop that it runs on, known from `start` on. To ask for the running one takes a system call in
+            Python before 3.12.
+    """
+
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, settings: Settings, engine: ServesModel, timeline: BootTimeline, metrics: Metrics) -> None:
         self.settings = settings
@@ -69,6 +76,16 @@ class Service:
         self._fingerprint: str | None = None
         self._params_factory: ParamsFactory | None = None
 
+    def start(self, on_boot: OnBoot) -> None:
+        """Begin booting and return at once; `on_boot` is called once, when the boot has ended, well or not."""
+
+        def note(error: PilotlightError | None) -> None:
+            self._on_boot(error)
+            on_boot(error)
+
+        self.loop = asyncio.get_running_loop()
+        self.engine.start(self.loop.call_soon_threadsafe, note)
+
     @property
     def is_ready(self) -> bool:
         """Whether a token could be served to a new request now."""
@@ -79,8 +96,7 @@ class Service:
         ready = sum(device.state is EngineState.READY for device in self.engine.devices)
         return self.settings.max_batch_size * max(1, ready)
 
-    def on_boot(self, error: PilotlightError | None) -> None:
-        """Told by the engine when its boot has ended."""
+    def _on_boot(self, error: PilotlightError | None) -> None:
         self.boot_error = error
         self.admission.is_ready = error is None
         if error is not None:

@@ -10,13 +10,15 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handler.errors import ClientDisconnectedError, SpoolError
-from handler.logs import FIELDS, log_fields
+from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
+from handler.outbox import BEFORE_WRITE
 from handler.requestlog.record import Record
 from handler.trace import RequestTrace, header
 
@@ -44,7 +46,7 @@ class TracingMiddleware:
         app: ASGIApp,
         *,
         metrics: Metrics,
-        submit: Callable[[Record], None],
+        submit: Callable[..., None],
         posted: frozenset[str],
         endpoints: frozenset[str],
         is_cold: Callable[[], bool],
@@ -57,6 +59,7 @@ class TracingMiddleware:
         self._endpoints = endpoints
         self._is_cold = is_cold
         self._instance_id = instance_id
+        self._held: list[Record] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace HTTP, pass anything else on."""
@@ -110,32 +113,53 @@ class TracingMiddleware:
         if not is_logged:
             return
         record = trace.to_record(self._instance_id)
+        self._keep(record, scope)
+
+    def _keep(self, record: Record, scope: Scope) -> None:
+        """Spool a record before the last byte; where the server gathers responses, with those of the others."""
+        before_write = scope.get("extensions", {}).get(BEFORE_WRITE)
+        if not self._held and before_write is not None:
+            before_write(self._spool)
+        self._held.append(record)
+        if before_write is None:
+            self._spool()
+
+    def _spool(self) -> None:
+        records, self._held = self._held, []
+        try:
+            self._submit(*records)
+        except SpoolError:
+            for record in records:
+                self._spool_alone(record)
+        log_entries(logger, "request", [_line(record) for record in records])
+
+    def _spool_alone(self, record: Record) -> None:
         try:
             self._submit(record)
         except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
             logger.exception("record not spooled", extra={FIELDS: msgspec.to_builtins(record) | {"cause": str(error)}})
-        log_fields(
-            logger,
-            "request",
-            {
-                "request_id": record.request_id,
-                "endpoint": record.endpoint,
-                "status": record.status,
-                "http_status": record.http_status,
-                "duration_ms": _rounded(record.duration_ms),
-                "ttft_ms": _rounded(record.ttft_ms),
-                "model_name": record.model_name,
-                "prompt_tokens": record.prompt_tokens,
-                "completion_tokens": record.completion_tokens,
-                "error_type": record.error_type,
-            },
-        )
 
 
 def _given_id(scope: Scope) -> str | None:
     """The client's own id if it is a valid one."""
     given = header(scope, b"x-request-id")
     return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else None
+
+
+def _line(record: Record) -> dict[str, Any]:
+    """What the log says of a request."""
+    return {
+        "request_id": record.request_id,
+        "endpoint": record.endpoint,
+        "status": record.status,
+        "http_status": record.http_status,
+        "duration_ms": _rounded(record.duration_ms),
+        "ttft_ms": _rounded(record.ttft_ms),
+        "model_name": record.model_name,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "error_type": record.error_type,
+    }
 
 
 def _rounded(milliseconds: float | None) -> float | None:

@@ -89,7 +89,15 @@ class Application:
 class Exchange:
     """One request and its response, message by message."""
 
-    def __init__(self, application: Application, path: str, body: object, **headers: str) -> None:
+    def __init__(
+        self,
+        application: Application,
+        path: str,
+        body: object,
+        *,
+        extensions: Mapping[str, Any] | None = None,
+        **headers: str,
+    ) -> None:
         self.messages: list[Message] = []
         self.may_send = asyncio.Event()
         self.may_send.set()
@@ -110,6 +118,7 @@ class Exchange:
             "query_string": b"",
             "root_path": "",
             "headers": [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()],
+            "extensions": extensions or {},
         }
         self.task = asyncio.create_task(application.app(scope, self._receive, self._send))
 

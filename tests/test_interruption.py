@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Receive
 
 from handler.errors import ClientDisconnectedError
-from handler.interruption import Delay, Departures, Interruption, Watch
+from handler.interruption import Delay, Departures, Interruption
 
 
 async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -> None:
@@ -34,14 +34,14 @@ async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    interruption = Interruption(asyncio.get_running_loop())
-    departures, watch = Departures(), Watch(receive, interruption)
-    departures.begin(watch, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    departures, interruption = Departures(), Interruption(loop, receive)
+    departures.begin(interruption, loop)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.Event().wait()
     reason = interruption.reason()
     assert isinstance(reason, ClientDisconnectedError)
-    watch.end()
+    interruption.end()
 
 
 async def test_a_request_that_is_over_soon_is_not_watched() -> None:
@@ -53,7 +53,7 @@ async def test_a_request_that_is_over_soon_is_not_watched() -> None:
         return {"type": "http.disconnect"}
 
     loop = asyncio.get_running_loop()
-    departures, brief = Departures(), Watch(receive, Interruption(loop))
+    departures, brief = Departures(), Interruption(loop, receive)
     departures.begin(brief, loop)
     departures.end(brief)
     brief.end()
@@ -64,5 +64,5 @@ async def test_a_request_that_is_over_soon_is_not_watched() -> None:
 
 async def _interrupted(departures: Departures, receive: Receive) -> None:
     loop = asyncio.get_running_loop()
-    departures.begin(Watch(receive, Interruption(loop)), loop)
+    departures.begin(Interruption(loop, receive), loop)
     await asyncio.Event().wait()

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from handler.logs import FIELDS, JsonFormatter, TextFormatter, configure_logging, log_fields
+from handler.logs import FIELDS, JsonFormatter, TextFormatter, configure_logging, log_entries
 
 
 class Terminal(io.StringIO):
@@ -97,55 +95,17 @@ def test_the_level_holds_and_uvicorn_speaks_only_of_trouble() -> None:
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["c"]
 
 
-class Writes(io.StringIO):
-    """Remembers what was written at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[list[str]] = []
-
-    def write(self, text: str) -> int:
-        self.pieces.append([json.loads(line)["message"] for line in text.splitlines()])
-        return super().write(text)
+def test_several_entries_are_lines_of_one_record() -> None:
+    for stream, shows in ((io.StringIO(), '"number":%d'), (Terminal(), "number=%d")):
+        configure_logging("info", stream)
+        log_entries(logging.getLogger("handler.access"), "request", [{"number": 1}, {"number": 2, "gone": None}])
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 2
+        assert all("request" in line and shows % number in line for number, line in enumerate(lines, 1))
 
 
-async def test_lines_of_one_turn_of_the_loop_are_written_together_and_in_order() -> None:
-    stream = Writes()
-    configure_logging("info", stream)
-    logger = logging.getLogger("handler.access")
-    for message in ("one", "two"):
-        log_fields(logger, message, {})
-    assert stream.pieces == []
-    await asyncio.sleep(0)
-    assert stream.pieces == [["one", "two"]]
-    log_fields(logger, "three", {})
-    logger.warning("four")
-    assert stream.pieces[1:] == [["three", "four"]]
-    log_fields(logger, "five", {})
-    await asyncio.sleep(0)
-    assert stream.pieces[2:] == [["five"]]
-
-
-def test_without_a_loop_a_line_is_written_at_once() -> None:
-    stream = Writes()
-    configure_logging("info", stream)
-    log_fields(logging.getLogger("handler.access"), "alone", {})
-    assert stream.pieces == [["alone"]]
-
-
-_ENDS_AT_ONCE = """
-import asyncio, logging
-from handler.logs import configure_logging, log_fields
-
-async def main():
-    log_fields(logging.getLogger("handler.access"), "the last words", {})
-    raise SystemExit
-
-configure_logging("info")
-asyncio.run(main())
-"""
-
-
-def test_no_line_is_lost_when_the_process_ends() -> None:
-    done = subprocess.run([sys.executable, "-c", _ENDS_AT_ONCE], capture_output=True, text=True, check=True, timeout=60)
-    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["the last words"]
+def test_the_level_holds_for_entries_too() -> None:
+    stream = io.StringIO()
+    configure_logging("warning", stream)
+    log_entries(logging.getLogger("handler.access"), "request", [{"number": 1}])
+    assert stream.getvalue() == ""

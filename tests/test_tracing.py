@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 from handler.contract import ENDPOINTS, Endpoint
 from handler.engine.snapshot import Snapshot
 from handler.errors import SpoolError
-from handler.logs import FIELDS
+from handler.logs import ENTRIES, FIELDS
+from handler.outbox import BEFORE_WRITE
 from handler.requestlog.record import Record
 from tests.asgi import Application, Exchange
 
@@ -92,7 +93,8 @@ async def test_every_record_has_its_log_line(application: Application, caplog: p
     caplog.set_level(logging.INFO, "handler.access")
     await answer(application, asking(metadata={"team": "a"}))
     await answer(application, asking(max_tokens=-1))
-    good, bad = [getattr(entry, FIELDS) for entry in caplog.records if entry.name == "handler.access"]
+    access = [entry for entry in caplog.records if entry.name == "handler.access"]
+    good, bad = [fields for entry in access for fields in getattr(entry, ENTRIES)]
     records = application.records()
     for entry, record in zip((good, bad), records, strict=True):
         assert entry["request_id"] == record.request_id
@@ -119,3 +121,46 @@ async def test_a_full_disk_does_not_spoil_the_answer(
     assert entry["cause"] == "no space left"
     assert entry["request_id"] == exchange.headers["x-request-id"]
     assert entry["completion_tokens"] == 3
+
+
+async def test_where_responses_are_gathered_records_are_kept_together_before_any_leaves(
+    application: Application, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "handler.access")
+    actions: list[Callable[[], None]] = []
+    kept: list[int] = []
+    append = application.spool.append
+    monkeypatch.setattr(application.spool, "append", lambda *records: (kept.append(len(records)), append(*records)))
+    exchanges = [Exchange(application, PATH, asking(), extensions={BEFORE_WRITE: actions.append}) for _ in range(3)]
+    for exchange in exchanges:
+        await exchange.done()
+    assert kept == []
+    (action,) = actions  # asked for once
+    action()
+    assert kept == [3]
+    ids = [exchange.headers["x-request-id"] for exchange in exchanges]
+    assert sorted(record.request_id for record in application.records()) == sorted(ids)
+    (entries,) = [getattr(entry, ENTRIES) for entry in caplog.records if entry.name == "handler.access"]
+    assert sorted(entry["request_id"] for entry in entries) == sorted(ids)
+    await Exchange(application, PATH, asking(), extensions={BEFORE_WRITE: actions.append}).done()
+    assert len(actions) == 2
+
+
+async def test_a_record_that_cannot_be_kept_does_not_take_others_with_it(
+    application: Application, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    actions: list[Callable[[], None]] = []
+    append = application.spool.append
+
+    def picky(*records: Record) -> None:
+        if any(record.request_id == "bad" for record in records):
+            raise SpoolError("no good")
+        append(*records)
+
+    monkeypatch.setattr(application.spool, "append", picky)
+    for name in ("one", "bad", "two"):
+        await Exchange(application, PATH, asking(), extensions={BEFORE_WRITE: actions.append}, x_request_id=name).done()
+    actions[0]()
+    assert [record.request_id for record in application.records()] == ["one", "two"]
+    lost = [getattr(entry, FIELDS) for entry in caplog.records if entry.message == "record not spooled"]
+    assert [(entry["request_id"], entry["cause"]) for entry in lost] == [("bad", "no good")]

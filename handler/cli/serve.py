@@ -32,6 +32,7 @@ from handler.engine.snapshot import Snapshot, find_snapshot
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
+from handler.protocol import gathering_protocol
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
@@ -39,6 +40,7 @@ from handler.service import Service
 from handler.settings import Settings
 
 _COLLECTED_OBJECTS = 20_000
+_IDLE_TIMEOUT_S = 75.0  # longer than the usual 60 s of load balancers, which must be the ones to close
 
 logger = logging.getLogger(__name__)
 
@@ -173,13 +175,13 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=gathering_protocol(_IDLE_TIMEOUT_S),
         ws="none",
+        proxy_headers=False,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,  # longer than the usual 60 s of load balancers, which must be the ones to close
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
     )
 

@@ -81,15 +81,15 @@ class Segment:
             _log.warning("spool segment %s: dropped %d bytes of a torn last frame", path.name, file_bytes - end)
         return segment
 
-    def append(self, payload: bytes, *, sync: bool) -> None:
-        """Write one frame by one `write`, behind all others.
+    def append(self, *payloads: bytes, sync: bool) -> None:
+        """Write a frame for each by one `write`, behind all others.
 
         Raises:
-            SpoolError: the frame is not there, and nothing of it is.
+            SpoolError: the frames are not there, and nothing of them is.
         """
-        frame = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        frames = b"".join([_HEADER.pack(len(payload), zlib.crc32(payload)) + payload for payload in payloads])
         try:
-            write_whole(self._descriptor, frame)
+            write_whole(self._descriptor, frames)
             if sync:
                 os.fdatasync(self._descriptor)
         except OSError as error:
@@ -97,8 +97,8 @@ class Segment:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self.size_bytes)
             raise SpoolError(f"cannot append to {self.path}: {error}") from error
-        self.size_bytes += len(frame)
-        self.pending_frames += 1
+        self.size_bytes += len(frames)
+        self.pending_frames += len(payloads)
 
     def is_intact(self) -> bool:
         """Whether the file ends where its last whole frame does, so that another frame may follow."""

@@ -110,13 +110,13 @@ class LogSink:
         if self._url is not None:
             self._task = asyncio.create_task(self._run(self._url), name="request-log")
 
-    def submit(self, record: Record) -> None:
-        """Keep `record`. When this returns, the record survives the end of this process.
+    def submit(self, *records: Record) -> None:
+        """Keep `records`. When this returns, they survive the end of this process.
 
         Raises:
-            SpoolError: it could not be kept.
+            SpoolError: they could not be kept, and nothing of them was.
         """
-        self._spool.append(record)
+        self._spool.append(*records)
         self._spooled.set()
 
     async def flush(self, timeout_s: float) -> bool:

@@ -77,21 +77,21 @@ class Spool:
         """Records that are not acknowledged."""
         return self.appended_records - self.settled_records
 
-    def append(self, record: Record) -> None:
-        """Keep `record`; when this returns, it survives the end of this process.
+    def append(self, *records: Record) -> None:
+        """Keep `records`; when this returns, they survive the end of this process.
 
         Raises:
-            SpoolError: it could not be kept, and nothing of it was.
+            SpoolError: they could not be kept, and nothing of them was.
         """
-        payload = encode(record)
+        payloads = [encode(record) for record in records]
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
         try:
-            self._active.append(payload, sync=self._fsync)
+            self._active.append(*payloads, sync=self._fsync)
         except SpoolError:
             self._active_is_usable = self._active.is_intact()
             raise
-        self.appended_records += 1
+        self.appended_records += len(records)
 
     def find_orphans(self) -> list[Segment]:
         """Lock and count the segments whose process is gone, oldest first. May run in any thread.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def begin(
     params = SamplingParams(max_tokens=9, temperature=0.5)
     plan = Plan([PROMPT], params, 1, parser=_hermes if "tools" in fields else None)
     trace = RequestTrace("r1", "/v1/responses", cold_start=False)
-    generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"))
+    loop = asyncio.get_running_loop()
+    generation = Generation(plan.prompts, plan.params, plan.n, trace, Metrics("tiny"), loop)
     tokenizer = SimpleNamespace(token_bytes=lambda token_id: texts[token_id].encode())
     model: Any = SimpleNamespace(tokenizer=tokenizer)
     generation.submit(ScriptedEngine(texts, finish_reason, with_logprobs="include" in fields))

@@ -208,7 +208,19 @@ def test_a_whole_frame_that_is_no_record_is_set_aside(tmp_path, caplog):
     assert "rejected" in caplog.text
 
 
-def test_a_failed_append_leaves_no_part_of_a_frame(tmp_path, monkeypatch):
+def test_records_that_come_together_are_one_write(tmp_path, monkeypatch):
+    spool = Spool(tmp_path)
+    writes = []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: writes.append(data) or real(descriptor, data))
+    spool.append(*map(make_record, range(5)))
+    assert len(writes) == 1
+    assert (spool.pending_records, spool.appended_records) == (5, 5)
+    assert [record.request_id for record in drain(spool)] == [f"req-{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("num_records", [1, 3])  # of three, the half that is written holds a whole frame
+def test_a_failed_append_leaves_no_part_of_a_frame(tmp_path, monkeypatch, num_records):
     spool = Spool(tmp_path)
     spool.append(make_record(1))
     real = os.write
@@ -219,7 +231,7 @@ def test_a_failed_append_leaves_no_part_of_a_frame(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
         with pytest.raises(SpoolError, match="cannot append"):
-            spool.append(make_record(2))
+            spool.append(*(make_record(100 + number) for number in range(num_records)))
     spool.append(make_record(3))
     assert len(segments(tmp_path)) == 1
     assert spool.pending_records == 2

@@ -1,0 +1,103 @@
+"""Bytes on their way to clients, which leave together when the event loop has turned once. Event loop only.
+
+uvicorn writes the head and the body of a response one after the other, and each write is a system call that costs as
+much as making a small answer. Here a connection's bytes wait until all that is ready in this turn of the loop has run;
+what has to be done before any of them leaves is done once for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+BEFORE_WRITE = "pilotlight.before_write"
+"""The ASGI extension by which a server lends `Outbox.before_write` to an application."""
+PUSHER = "pilotlight.pusher"
+"""The extension by which a server lends what sends parts of a streamed body without waiting."""
+_MAX_WAITING_BYTES = 64 * 1024
+
+Action = Callable[[], None]
+
+
+class Outbox:
+    """What leaves at the end of this turn of the loop, of all connections."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._actions: list[Action] = []
+        self._transports: list[GatheringTransport] = []
+        self._is_scheduled = False
+
+    def before_write(self, action: Action) -> None:
+        """Call `action` once, at the end of this turn, before any bytes leave that have been written until then."""
+        self._actions.append(action)
+        self._schedule()
+
+    def add(self, transport: GatheringTransport) -> None:
+        """Flush the transport at the end of this turn."""
+        self._transports.append(transport)
+        self._schedule()
+
+    def flush(self) -> None:
+        """Do now what waits for the end of the turn."""
+        self._is_scheduled = False
+        try:
+            while self._actions:
+                self._actions.pop(0)()
+        finally:
+            transports, self._transports = self._transports, []
+            for transport in transports:
+                transport.flush()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        if self._is_scheduled:
+            self.flush()
+
+
+class GatheringTransport:
+    """A transport whose `write` and `close` wait for the end of the turn; all else is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
+        self._transport = transport
+        self._outbox = outbox
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._closes = False
+
+    def write(self, data: bytes) -> None:
+        """Send when the turn ends, or at once with all that waits when that has become much."""
+        if not self._waiting:
+            self._outbox.add(self)
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _MAX_WAITING_BYTES:
+            self._outbox.flush()
+
+    def close(self) -> None:
+        """Close behind what waits."""
+        self._closes = True
+        if not self._waiting:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._closes or self._transport.is_closing()
+
+    def flush(self) -> None:
+        """Send what waits; a connection that is gone takes no more."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if waiting and not self._transport.is_closing():
+            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+        if self._closes:
+            self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -1,0 +1,306 @@
+"""uvicorn with our protocol on a transport that remembers its writes: what leaves, in how many pieces, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from handler.outbox import BEFORE_WRITE, PUSHER
+from handler.protocol import gathering_protocol
+from tests.server import DEADLINE_S, until
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """A connection whose other end is the test."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.writes: list[bytes] = []
+        self.is_closed = False
+        self.is_paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_closed
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.writes)
+
+
+class Connection:
+    """The server's end of a connection to `app`."""
+
+    def __init__(self, app: Callable[..., Any], protocol: type[HttpToolsProtocol] | None = None) -> None:
+        http = gathering_protocol(60.0) if protocol is None else protocol
+        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None)
+        config.load()
+        self.state = ServerState()
+        self.state.default_headers = [(b"date", b"today")]
+        self.wire = Wire()
+        make = cast("Callable[..., Any]", config.http_protocol_class)
+        self.protocol = make(config=config, server_state=self.state, app_state={})
+        self.protocol.connection_made(self.wire)
+
+    async def ask(self, request: bytes = GET) -> bytes:
+        """What is sent until everything has been answered."""
+        begin = len(self.wire.writes)
+        self.protocol.data_received(request)
+        await self.idle()
+        return b"".join(self.wire.writes[begin:])
+
+    async def idle(self) -> None:
+        """Return when no request is being answered, and what was written has left."""
+        await turn_until(lambda: not self.state.tasks)
+        await asyncio.sleep(0)
+
+
+async def turn_until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until that is true."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110  (what uvicorn does signals nothing)
+            await asyncio.sleep(0)
+
+
+def answering(
+    body: bytes = b"hello", *, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
+) -> Callable[[Scope, Receive, Send], Any]:
+    """An application that always answers the same, with its length unless `headers` say otherwise."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        shown = [(b"content-length", b"%d" % len(body))] if headers is None else headers
+        await send({"type": "http.response.start", "status": status, "headers": shown})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+async def test_a_response_is_one_write() -> None:
+    connection = Connection(answering())
+    answer = b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 5\r\n\r\nhello"
+    assert await connection.ask() == answer
+    assert await connection.ask() == answer
+    assert connection.wire.writes == [answer, answer]
+    assert not connection.wire.is_closed
+    assert connection.state.total_requests == 2
+
+
+async def test_without_a_length_the_body_comes_in_chunks() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+        for part in (b"one", b"", b"three"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    head, _, body = (await Connection(app).ask()).partition(b"\r\n\r\n")
+    assert head == b"HTTP/1.1 200 OK\r\ndate: today\r\nx: y\r\ntransfer-encoding: chunked"
+    assert body == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+@pytest.mark.parametrize("with_length", [True, False])
+async def test_a_header_cannot_begin_another_one(value: bytes, with_length: bool) -> None:
+    length = [(b"content-length", b"5")] if with_length else []
+    sent = await Connection(answering(headers=[(b"x", value), *length])).ask()
+    assert sent.startswith(b"HTTP/1.1 500 ")
+    assert value not in sent
+
+
+@pytest.mark.parametrize(("status", "method"), [(204, b"GET"), (304, b"GET"), (200, b"HEAD")])
+async def test_some_responses_have_no_body(status: int, method: bytes) -> None:
+    body = b"hello" if method == b"HEAD" else b""
+    headers = [(b"content-length", b"5")] if method == b"HEAD" else []
+    connection = Connection(answering(body, status=status, headers=headers))
+    for _ in range(2):
+        sent = await connection.ask(GET.replace(b"GET", method))
+        assert sent.startswith(b"HTTP/1.1 %d " % status)
+        assert sent.endswith(b"\r\n\r\n")
+        assert b"transfer-encoding" not in sent
+
+
+@pytest.mark.parametrize("length", [4, 6])
+async def test_a_wrong_length_ends_the_connection(length: int) -> None:
+    connection = Connection(answering(headers=[(b"content-length", b"%d" % length)]))
+    await connection.ask()
+    assert connection.wire.is_closed
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"GET / HTTP/1.0\r\n\r\n", GET.replace(b"host: x", b"connection: close")],
+)
+async def test_a_client_that_keeps_no_connection_has_its_whole_answer_first(request_bytes: bytes) -> None:
+    connection = Connection(answering())
+    sent = await connection.ask(request_bytes)
+    assert sent.endswith(b"\r\n\r\nhello")
+    assert b"connection: close\r\n" in sent
+    assert connection.wire.is_closed
+
+
+async def test_an_application_can_close_the_connection() -> None:
+    connection = Connection(answering(headers=[(b"content-length", b"5"), (b"connection", b"close")]))
+    assert (await connection.ask()).endswith(b"hello")
+    assert connection.wire.is_closed
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(5 if scope["path"] == "/slow" else 0):
+            await asyncio.sleep(0)
+        await answering(scope["path"].encode())(scope, receive, send)
+
+    connection = Connection(app)
+    connection.protocol.data_received(GET.replace(b"/ ", b"/slow ") + GET.replace(b"/ ", b"/%C3%A4 ") + GET)
+    assert connection.wire.is_paused
+    await turn_until(lambda: connection.state.total_requests == 3)
+    await connection.idle()
+    bodies = [part.partition(b"\r\n\r\n")[2].decode() for part in connection.wire.sent.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == ["/slow", "/ä", "/"]
+    assert not connection.wire.is_paused
+
+
+async def test_an_answer_is_not_lost_to_the_garbage_behind_its_request() -> None:
+    connection = Connection(answering())
+    connection.protocol.data_received(GET)
+    await asyncio.sleep(0)  # the application has answered, and nothing has left yet
+    assert connection.wire.writes == []
+    connection.protocol.data_received(b"no HTTP\r\n\r\n")
+    await connection.idle()
+    ours, _, theirs = connection.wire.sent.partition(b"hello")
+    assert ours.startswith(b"HTTP/1.1 200 ")
+    assert theirs.startswith(b"HTTP/1.1 400 ")
+    assert connection.wire.is_closed
+
+
+async def test_a_body_comes_to_the_application_and_is_invited_where_the_client_asks() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message: Message = {"more_body": True}
+        body = b""
+        while message["more_body"]:
+            message = await receive()
+            body += message["body"]
+        await answering(body)(scope, receive, send)
+
+    connection = Connection(app)
+    head = b"POST /?a=b HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+    connection.protocol.data_received(head)
+    await turn_until(lambda: connection.wire.writes)
+    assert connection.wire.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    assert (await connection.ask(b"ping")).endswith(b"\r\n\r\nping")
+
+
+async def test_the_scope_is_that_of_asgi() -> None:
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await answering()(scope, receive, send)
+
+    connection = Connection(app)
+    await connection.ask(b"PUT /a%20b?c=%20d HTTP/1.1\r\nX-Y: Z\r\n\r\n")
+    (scope,) = scopes
+    assert (scope["method"], scope["path"], scope["raw_path"]) == ("PUT", "/a b", b"/a%20b")
+    assert (scope["query_string"], scope["http_version"], scope["type"]) == (b"c=%20d", "1.1", "http")
+    assert scope["headers"] == [(b"x-y", b"Z")]
+    assert (scope["client"], scope["server"]) == (("127.0.0.1", 1), ("127.0.0.1", 2))
+
+
+async def test_connections_that_idle_are_closed_and_others_are_not() -> None:
+    may_end = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await may_end.wait()
+        await answering()(scope, receive, send)
+
+    protocol = gathering_protocol(0.1)
+    idle, busy = Connection(app, protocol), Connection(app, protocol)
+    await busy.ask()
+    busy.protocol.data_received(GET.replace(b"/ ", b"/slow "))
+    await idle.ask()
+
+    async def closed(connection: Connection) -> bool | None:
+        return connection.wire.is_closed or None
+
+    await until(lambda: closed(idle), "the idle connection is closed")
+    assert not busy.wire.is_closed
+    may_end.set()
+    await until(lambda: closed(busy), "the other is closed when it idles, too")
+    assert busy.wire.sent.count(b"hello") == 2
+
+
+async def test_parts_of_a_stream_can_be_pushed_while_the_client_keeps_up() -> None:
+    pushers: list[Any] = []
+    may_end = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        pushers.append(scope["extensions"][PUSHER])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await may_end.wait()
+        await send({"type": "http.response.body"})
+
+    connection = Connection(app)
+    connection.protocol.data_received(GET)
+    await turn_until(lambda: connection.wire.writes)
+    (pusher,) = pushers
+    assert pusher.is_ready()
+    pusher.push(b"one")
+    pusher.push(b"two")
+    await asyncio.sleep(0)
+    assert connection.wire.writes[1:] == [b"3\r\none\r\n3\r\ntwo\r\n"]
+    connection.protocol.pause_writing()
+    assert not pusher.is_ready()
+    connection.protocol.resume_writing()
+    assert pusher.is_ready()
+    may_end.set()
+    await connection.idle()
+    assert connection.wire.writes[2:] == [b"0\r\n\r\n"]
+
+
+async def test_what_has_to_come_before_the_bytes_does() -> None:
+    lengths: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][BEFORE_WRITE](lambda: lengths.append(len(connection.wire.sent)))
+        await answering()(scope, receive, send)
+
+    connection = Connection(app)
+    await connection.ask()
+    assert lengths == [0]
+    assert connection.wire.sent
+
+
+async def test_answers_leave_nothing_for_the_garbage_collector() -> None:
+    connection = Connection(answering())
+    await connection.ask()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            await connection.ask()
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
