@@ -47,6 +47,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 CANDIDATES: dict[str, Candidate] = {
     "bare": Candidate("bare", "whole"),
+    "bare-gathered": Candidate("bare-gathered", "whole"),
     "pilotlight": Candidate("pilotlight", "whole"),
     "pilotlight-tokenizing": Candidate("pilotlight", "whole", tokenizes=True),
     "pilotlight-postgres": Candidate("pilotlight", "whole", has_database=True),
@@ -61,6 +62,11 @@ COMPARISONS = (
     *(
         Comparison(f"{name}, to a bare response", (name, "requests_per_s"), ("bare", "requests_per_s"))
         for name in ("pilotlight", "pilotlight-tokenizing", "pilotlight-postgres")
+    ),
+    Comparison(
+        "pilotlight, to a bare response by our protocol",
+        ("pilotlight", "requests_per_s"),
+        ("bare-gathered", "requests_per_s"),
     ),
     Comparison("CPU of a bare response, to pilotlight's", ("bare", "cpu_us"), ("pilotlight", "cpu_us")),
     *(

@@ -9,7 +9,7 @@ import msgspec
 API_KEY = "sk-bench"
 QUESTION = "What is the capital of France? Answer in one word."
 
-Kind = Literal["bare", "pilotlight", "fastapi", "fastapi-generator"]
+Kind = Literal["bare", "bare-gathered", "pilotlight", "fastapi", "fastapi-generator"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

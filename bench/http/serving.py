@@ -40,13 +40,15 @@ def main() -> None:
         configure_logging("info", log)
         config = uvicorn_config(_app(spec, settings), settings)
         config.host, config.port = settings.host, settings.port
+        if spec.kind in {"bare", "fastapi", "fastapi-generator"}:
+            config.http = "httptools"  # as everybody else runs uvicorn; ours is a part of what is measured
         uvicorn.Server(config).run()
 
 
 def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
     snapshot = stub_snapshot() if spec.snapshot is None else open_snapshot(Path(spec.snapshot))
     match spec.kind:
-        case "bare":
+        case "bare" | "bare-gathered":
             from bench.http.bare import bare  # noqa: PLC0415  (each process imports what it serves, and no more)
 
             return bare
