@@ -87,7 +87,12 @@ class CompletionEndpoint(Generic[RequestT]):
             model = service.loaded_model
             if model is None:
                 model = await self._patiently(service.model(), request, reply)
-            plan = await self._plan(body, request, model, reply)
+            factory = service.params_factory(model)
+            if len(body) <= _SMALL_BODY_BYTES and form.is_light(request):
+                plan = form.plan(request, model, factory)
+            else:
+                planned = run_in_threadpool(form.plan, request, model, factory)
+                plan = await self._patiently(planned, request, reply)
             if service.settings.log_prompts:
                 trace.prompt = form.logged_prompt(request)
             generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, service.loop)
@@ -101,13 +106,6 @@ class CompletionEndpoint(Generic[RequestT]):
                     await self._collect(generation, answer, trace, reply)
             finally:
                 generation.cancel()
-
-    async def _plan(self, body: bytes, request: RequestT, model: LoadedModel, reply: Reply) -> Plan:
-        """In the thread pool, but for what takes less time here than the way there."""
-        factory = self._service.params_factory(model)
-        if len(body) <= _SMALL_BODY_BYTES and self._format.is_light(request):
-            return self._format.plan(request, model, factory)
-        return await self._patiently(run_in_threadpool(self._format.plan, request, model, factory), request, reply)
 
     async def _patiently(self, waited_for: Coroutine[Any, Any, T], request: RequestT, reply: Reply) -> T:
         """The result; while it takes long, a stream's client hears that the server lives."""

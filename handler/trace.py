@@ -113,11 +113,11 @@ class RequestTrace:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that name, which is in small letters; None where there is none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return None
+    known: dict[bytes, bytes] | None = scope.get("pilotlight.headers")
+    if known is None:
+        known = scope["pilotlight.headers"] = dict(reversed([*scope["headers"]]))
+    value = known.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def trace_of(scope: Scope) -> RequestTrace:

@@ -18,6 +18,7 @@ from handler.boot import BootTimeline
 from handler.cli.serve import engine_options
 from handler.engine.engine import Engine
 from handler.engine.snapshot import Snapshot
+from handler.outbox import PUSHER
 from handler.requestlog.record import Record
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
@@ -87,7 +88,7 @@ class Application:
 
 
 class Exchange:
-    """One request and its response, message by message."""
+    """One request and its response, message by message. The server `pushes` where it can if it is told to."""
 
     def __init__(
         self,
@@ -96,8 +97,10 @@ class Exchange:
         body: object,
         *,
         extensions: Mapping[str, Any] | None = None,
+        pushes: bool = False,
         **headers: str,
     ) -> None:
+        self.num_pushed = 0
         self.messages: list[Message] = []
         self.may_send = asyncio.Event()
         self.may_send.set()
@@ -118,7 +121,7 @@ class Exchange:
             "query_string": b"",
             "root_path": "",
             "headers": [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()],
-            "extensions": extensions or {},
+            "extensions": {**(extensions or {}), **({PUSHER: self} if pushes else {})},
         }
         self.task = asyncio.create_task(application.app(scope, self._receive, self._send))
 
@@ -151,6 +154,16 @@ class Exchange:
         """From the message of that number on, `send` waits until `may_send` is set."""
         self._block_at = number
         self.may_send.clear()
+
+    def is_ready(self) -> bool:
+        """Whether parts of a stream may be pushed, as the server says it."""
+        return self.may_send.is_set()
+
+    def push(self, body: bytes) -> None:
+        """Take a part of a stream that nobody waits for, as the server does."""
+        self.num_pushed += 1
+        self.messages.append({"type": "http.response.body", "body": body, "more_body": True})
+        self._changed.set()
 
     async def sent(self, number: int) -> None:
         """Return when that many messages have been sent."""

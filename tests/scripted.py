@@ -12,9 +12,12 @@ from handler.errors import EngineError
 Script = list[tuple[int, TokenEvent]]
 """Events in order, each with the number of its sequence among those of the request."""
 
+_TURNS = 5
+"""Turns of the event loop between two events: enough for whoever was woken by the first to wait again."""
+
 
 def scripted(script: Script) -> type[Engine]:
-    """The type of an engine for one request. Its events come when all sequences of the script are there."""
+    """The type of an engine for one request. Its events come when all sequences of the script are there, one by one."""
     num_sequences = 1 + max(number for number, _ in script)
 
     class ScriptedEngine(Engine):
@@ -27,9 +30,14 @@ def scripted(script: Script) -> type[Engine]:
             self.submitted.append((prompt_tokens, params))
             self._on_events.append(on_event)
             if len(self._on_events) == num_sequences:
-                for number, event in script:
-                    asyncio.get_running_loop().call_soon(self._on_events[number], event)
+                self._playing = asyncio.create_task(self._play())
             return Handle(len(self._on_events), lambda _: None)
+
+        async def _play(self) -> None:
+            for number, event in script:
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+                self._on_events[number](event)
 
     return ScriptedEngine
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import FinishReason
+from handler.engine.types import FinishReason, TokenEvent
 from tests.asgi import Application, Exchange
 from tests.scripted import Script, ends, fails, likely, says, scripted
 
@@ -38,15 +38,35 @@ def usage(prompt: int, completion: int) -> str:
     )
 
 
+def _has_middle(script: Script) -> bool:
+    """Whether there is text between a sequence's first event and its last one."""
+    sequences: dict[int, list[TokenEvent]] = {}
+    for number, event in script:
+        sequences.setdefault(number, []).append(event)
+    return any(event.text for events in sequences.values() for event in events[1:-1])
+
+
 async def frames(snapshot: Snapshot, directory: Path, path: str, script: Script, **fields: Any) -> list[str]:
-    """The data of every event, in order."""
+    """The data of every event, in order; the same whether the server pushes what it can or waits for every event."""
+    waited, pushed = [
+        await _frames(snapshot, directory / name, path, script, fields, pushes=name == "pushed")
+        for name in ("waited", "pushed")
+    ]
+    assert waited == pushed
+    return pushed
+
+
+async def _frames(
+    snapshot: Snapshot, directory: Path, path: str, script: Script, fields: dict[str, Any], *, pushes: bool
+) -> list[str]:
     asking = {"messages": [{"role": "user", "content": "hi"}]} if path.startswith("/v1/chat") else {"prompt": "hi"}
     body = {"model": "llama", "stream": True, **asking, **fields}
     async with Application(snapshot, directory, engine_type=scripted(script)) as application:
-        exchange = Exchange(application, path, body)
+        exchange = Exchange(application, path, body, pushes=pushes)
         await exchange.done()
         assert exchange.status == 200
         assert exchange.is_complete
+        assert bool(exchange.num_pushed) == (pushes and _has_middle(script))
         *found, rest = exchange.body.decode().split("\n\n")
     assert rest == ""
     assert all(frame.startswith("data: ") for frame in found)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import orjson
 import pytest
+from starlette.types import Message
 
 from handler.engine.engine import Engine, Handle, OnBoot, Post
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import OnEvent, SamplingParams
+from handler.engine.types import OnEvent, SamplingParams, TokenEvent
 from handler.errors import EngineError
+from handler.generation import Choice
+from handler.reply import PushedAnswer, Reply
 from handler.requestlog.record import Status
 from tests.asgi import Application, Exchange
 from tests.conftest import TEST_HOME
@@ -170,3 +174,22 @@ async def until_waiting(application: Application) -> None:
         return application.service.admission.num_admitted > 0 or None
 
     await until(look, "the request waits for the model")
+
+
+async def test_what_is_pushed_breaks_the_silence() -> None:
+    loop: Any = SimpleNamespace(time=lambda: clock[0])
+    clock = [1.0]
+    pushed: list[bytes] = []
+    pusher: Any = SimpleNamespace(is_ready=lambda: True, push=pushed.append)
+    answer: Any = SimpleNamespace(event=lambda _, event: event.text.encode())
+    reply = Reply(_nowhere, loop, pusher)
+    clock[0] = 2.0
+    PushedAnswer(answer, reply, pusher).take(Choice(0), TokenEvent(text="a"))
+    assert (pushed, reply.written_s) == ([b"a"], 2.0)
+    clock[0] = 3.0
+    PushedAnswer(answer, reply, pusher).take(Choice(0), TokenEvent())  # half a character, which is nothing yet
+    assert (pushed, reply.written_s) == ([b"a"], 2.0)
+
+
+async def _nowhere(message: Message) -> None:
+    raise AssertionError(message)

@@ -7,6 +7,7 @@ from starlette.types import Message, Receive
 
 from handler.errors import ClientDisconnectedError
 from handler.interruption import Delay, Departures, Interruption
+from tests.server import DEADLINE_S
 
 
 async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -> None:
@@ -66,3 +67,21 @@ async def _interrupted(departures: Departures, receive: Receive) -> None:
     loop = asyncio.get_running_loop()
     departures.begin(Interruption(loop, receive), loop)
     await asyncio.Event().wait()
+
+
+async def test_nobody_watches_a_request_that_is_over() -> None:
+    ended = asyncio.Event()
+
+    async def receive() -> Message:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("never set")
+
+    interruption = Interruption(asyncio.get_running_loop(), receive)
+    interruption.watch()
+    await asyncio.sleep(0)
+    interruption.end()
+    async with asyncio.timeout(DEADLINE_S):
+        await ended.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -144,8 +145,9 @@ async def test_some_responses_have_no_body(status: int, method: bytes) -> None:
 @pytest.mark.parametrize("length", [4, 6])
 async def test_a_wrong_length_ends_the_connection(length: int) -> None:
     connection = Connection(answering(headers=[(b"content-length", b"%d" % length)]))
-    await connection.ask()
+    sent = await connection.ask()
     assert connection.wire.is_closed
+    assert sent.endswith(b"hello"[:length] if length > 5 else b"\r\n\r\n")  # nothing that belongs to no response
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,16 @@ async def test_connections_that_idle_are_closed_and_others_are_not() -> None:
     may_end.set()
     await until(lambda: closed(busy), "the other is closed when it idles, too")
     assert busy.wire.sent.count(b"hello") == 2
+
+
+async def test_a_connection_that_is_gone_is_forgotten() -> None:
+    connection = Connection(answering())
+    await connection.ask()
+    gone = weakref.ref(connection.protocol)
+    connection.protocol.connection_lost(ConnectionResetError())
+    del connection
+    gc.collect()
+    assert gone() is None
 
 
 async def test_parts_of_a_stream_can_be_pushed_while_the_client_keeps_up() -> None:

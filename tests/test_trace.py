@@ -14,7 +14,7 @@ from handler.errors import (
     StoppingError,
 )
 from handler.requestlog.record import Status
-from handler.trace import RequestTrace
+from handler.trace import RequestTrace, header
 
 
 def trace() -> RequestTrace:
@@ -90,3 +90,8 @@ def test_the_first_reason_stays() -> None:
     made.fail(DeadlineExceededError("x"))
     made.fail(ClientDisconnectedError("y"))
     assert made.to_record("i").status is Status.TIMEOUT
+
+
+def test_of_headers_with_the_same_name_the_first_counts() -> None:
+    scope = {"headers": [(b"authorization", b"one"), (b"x-y", b"\xe9"), (b"authorization", b"two")]}
+    assert [header(scope, name) for name in (b"authorization", b"x-y", b"host")] == ["one", "\xe9", None]

@@ -217,6 +217,7 @@ def test_records_that_come_together_are_one_write(tmp_path, monkeypatch):
     assert len(writes) == 1
     assert (spool.pending_records, spool.appended_records) == (5, 5)
     assert [record.request_id for record in drain(spool)] == [f"req-{number}" for number in range(5)]
+    assert (spool.pending_records, spool.settled_records) == (0, 5)
 
 
 @pytest.mark.parametrize("num_records", [1, 3])  # of three, the half that is written holds a whole frame
