@@ -149,6 +149,7 @@ class Generation:
 
     def cancel(self) -> None:
         """Free the sequences that have not ended."""
+        self._consumer = None  # it knows the answer, which knows this generation
         if not self._unfinished:
             return
         for choice, handle in zip(self.choices, self._handles, strict=False):

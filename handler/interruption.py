@@ -54,6 +54,7 @@ class Interruption:
         self._is_over = True
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # its cancellation refers to this object: a cycle
 
     def reason(self) -> PilotlightError:
         """Why the task was cancelled; what nobody here asked for is the server's end (DRAIN_TIMEOUT ran out)."""

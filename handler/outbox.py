@@ -42,13 +42,19 @@ class Outbox:
     def flush(self) -> None:
         """Do now what waits for the end of the turn."""
         self._is_scheduled = False
+        while self._actions:
+            self._safely(self._actions.pop(0))
+        transports, self._transports = self._transports, []
+        for transport in transports:
+            self._safely(transport.flush)
+
+    def _safely(self, action: Action) -> None:
+        """A defect of one must not keep back what belongs to others."""
         try:
-            while self._actions:
-                self._actions.pop(0)()
-        finally:
-            transports, self._transports = self._transports, []
-            for transport in transports:
-                transport.flush()
+            action()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
+            assert self._loop is not None, "nothing waits before anything was scheduled"
+            self._loop.call_exception_handler({"message": "A response was not sent as it should", "exception": error})
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -63,7 +69,7 @@ class Outbox:
 
 
 class GatheringTransport:
-    """A transport whose `write` and `close` wait for the end of the turn; all else is the transport's own."""
+    """What uvicorn needs of a transport; `write` and `close` wait for the end of the turn."""
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
@@ -99,5 +105,14 @@ class GatheringTransport:
         if self._closes:
             self._transport.close()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Of the transport."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Of the transport."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Of the transport."""
+        self._transport.resume_reading()

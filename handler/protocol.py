@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol for many small answers: less work for each, and one write a connection and turn of the loop.
 
 What differs from uvicorn's own: bytes wait in an outbox, connections that idle share one timer, and the head of a
-response is checked as a whole instead of header by header. Parsing, pipelining, flow control and the end of a
-connection are uvicorn's. Event loop only.
+response is checked for line ends as a whole instead of header by header. Its names are in small letters, as ASGI
+demands. Parsing, flow control and all that is rare are uvicorn's. Event loop only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _BODILESS = frozenset((204, 304))
 def gathering_protocol(idle_timeout_s: float) -> type[HttpToolsProtocol]:
     """What uvicorn is to make for each connection. All share an outbox; those that idle for so long are closed."""
     idle = Delay[GatheringProtocol](idle_timeout_s, GatheringProtocol.timeout_keep_alive_handler)
+    # Not a type, but uvicorn only ever calls it.
     return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, outbox=Outbox(), idle=idle))
 
 
@@ -47,6 +48,7 @@ class GatheringProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._outbox = outbox
         self._idle = idle
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the outbox between uvicorn and the transport."""
@@ -59,7 +61,14 @@ class GatheringProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._idle.end(self)
+        if self._running is not None and not self._running.response_complete:  # which need not be the newest one
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Send what waits: the transport is about to close, and takes nothing from then on."""
+        self._outbox.flush()
 
     def on_headers_complete(self) -> None:
         """Run the application, or have it wait for the answer to the request before."""
@@ -90,6 +99,7 @@ class GatheringProtocol(HttpToolsProtocol):
             ),
         )
         if before is None or before.response_complete:
+            self._running = self.cycle
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
@@ -102,7 +112,8 @@ class GatheringProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
         else:
             self._idle.begin(self, self.loop)
 
@@ -111,7 +122,10 @@ class GatheringProtocol(HttpToolsProtocol):
 
 
 class ChunkPusher:
-    """Sends parts of streamed bodies on one connection, without waiting."""
+    """Sends parts of streamed bodies on one connection, without waiting.
+
+    It does not know where one response ends and the next one begins: whoever streams must not push after the end.
+    """
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
         self._transport = transport
@@ -154,7 +168,7 @@ class _Cycle(RequestResponseCycle):
             RuntimeError: a line's end within a header, which would begin another one.
         """
         status, headers = message["status"], [*self.default_headers, *message["headers"]]
-        if status in _BODILESS or not self.keep_alive:
+        if status in _BODILESS or not self.keep_alive or self.scope["method"] == "HEAD":
             return None
         parts = [STATUS_LINE[status]]
         length = None

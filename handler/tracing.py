@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +26,13 @@ logger = logging.getLogger("handler.access")
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left before its response began
+
+
+class KeepsRecords(Protocol):
+    """Where records go."""
+
+    def __call__(self, *records: Record) -> None:
+        """Keep all of them, or raise SpoolError and keep none."""
 
 
 class TracingMiddleware:
@@ -46,7 +53,7 @@ class TracingMiddleware:
         app: ASGIApp,
         *,
         metrics: Metrics,
-        submit: Callable[..., None],
+        submit: KeepsRecords,
         posted: frozenset[str],
         endpoints: frozenset[str],
         is_cold: Callable[[], bool],
@@ -126,12 +133,15 @@ class TracingMiddleware:
 
     def _spool(self) -> None:
         records, self._held = self._held, []
+        if not records:
+            return
         try:
             self._submit(*records)
         except SpoolError:
             for record in records:
                 self._spool_alone(record)
-        log_entries(logger, "request", [_line(record) for record in records])
+        if logger.isEnabledFor(logging.INFO):
+            log_entries(logger, "request", [_line(record) for record in records])
 
     def _spool_alone(self, record: Record) -> None:
         try:

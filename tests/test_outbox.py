@@ -85,22 +85,25 @@ async def test_an_action_needs_no_bytes(events: list[object], outbox: Outbox) ->
     assert events == ["kept"]
 
 
-async def test_bytes_leave_although_an_action_fails(connect: Connect, events: list[object], outbox: Outbox) -> None:
+async def test_a_defect_of_one_harms_no_other(connect: Connect, events: list[object], outbox: Outbox) -> None:
     failures: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
 
-    def fail() -> None:
+    def fail(_: object = None) -> None:
         raise ValueError("a defect")
 
-    _, transport = connect()
-    transport.write(b"answer")
+    (broken, one), (_, two) = connect(), connect()
+    broken.write = fail  # type: ignore[method-assign]
+    one.write(b"lost")
+    two.write(b"answer")
     outbox.before_write(fail)
+    outbox.before_write(lambda: events.append("kept"))
     await asyncio.sleep(0)
-    assert events == [b"answer"]
-    assert [str(failure) for failure in failures] == ["a defect"]
-    transport.write(b"next")
+    assert events == ["kept", b"answer"]
+    assert failures == ["a defect", "a defect"]
+    two.write(b"next")
     await asyncio.sleep(0)
-    assert events[1:] == [b"next"]
+    assert events[2:] == [b"next"]
 
 
 async def test_much_does_not_wait_nor_overtake(connect: Connect, events: list[object], outbox: Outbox) -> None:
@@ -137,6 +140,6 @@ async def test_a_connection_that_was_lost_meanwhile_takes_nothing(connect: Conne
     assert gone.is_closing()
 
 
-async def test_all_else_is_the_transports_own(connect: Connect) -> None:
+async def test_reading_is_the_transports_own(connect: Connect) -> None:
     _, transport = connect()
     assert transport.get_extra_info("peername") == ("there", 1)

@@ -6,83 +6,15 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from handler.outbox import BEFORE_WRITE, PUSHER
 from handler.protocol import gathering_protocol
-from tests.server import DEADLINE_S, until
-
-GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-class Wire(asyncio.Transport):
-    """A connection whose other end is the test."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
-        self.writes: list[bytes] = []
-        self.is_closed = False
-        self.is_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.is_closed
-        self.writes.append(bytes(data))
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
-
-    @property
-    def sent(self) -> bytes:
-        return b"".join(self.writes)
-
-
-class Connection:
-    """The server's end of a connection to `app`."""
-
-    def __init__(self, app: Callable[..., Any], protocol: type[HttpToolsProtocol] | None = None) -> None:
-        http = gathering_protocol(60.0) if protocol is None else protocol
-        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None)
-        config.load()
-        self.state = ServerState()
-        self.state.default_headers = [(b"date", b"today")]
-        self.wire = Wire()
-        make = cast("Callable[..., Any]", config.http_protocol_class)
-        self.protocol = make(config=config, server_state=self.state, app_state={})
-        self.protocol.connection_made(self.wire)
-
-    async def ask(self, request: bytes = GET) -> bytes:
-        """What is sent until everything has been answered."""
-        begin = len(self.wire.writes)
-        self.protocol.data_received(request)
-        await self.idle()
-        return b"".join(self.wire.writes[begin:])
-
-    async def idle(self) -> None:
-        """Return when no request is being answered, and what was written has left."""
-        await turn_until(lambda: not self.state.tasks)
-        await asyncio.sleep(0)
-
-
-async def turn_until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until that is true."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  (what uvicorn does signals nothing)
-            await asyncio.sleep(0)
+from tests.connection import GET, Connection, turn_until
+from tests.server import until
 
 
 def answering(
@@ -130,11 +62,13 @@ async def test_a_header_cannot_begin_another_one(value: bytes, with_length: bool
     assert value not in sent
 
 
-@pytest.mark.parametrize(("status", "method"), [(204, b"GET"), (304, b"GET"), (200, b"HEAD")])
-async def test_some_responses_have_no_body(status: int, method: bytes) -> None:
+@pytest.mark.parametrize(
+    ("status", "method", "with_length"),
+    [(204, b"GET", False), (304, b"GET", False), (200, b"HEAD", True), (200, b"HEAD", False)],
+)
+async def test_some_responses_have_no_body(status: int, method: bytes, with_length: bool) -> None:
     body = b"hello" if method == b"HEAD" else b""
-    headers = [(b"content-length", b"5")] if method == b"HEAD" else []
-    connection = Connection(answering(body, status=status, headers=headers))
+    connection = Connection(answering(body, status=status, headers=[(b"content-length", b"5")] if with_length else []))
     for _ in range(2):
         sent = await connection.ask(GET.replace(b"GET", method))
         assert sent.startswith(b"HTTP/1.1 %d " % status)
@@ -195,6 +129,81 @@ async def test_an_answer_is_not_lost_to_the_garbage_behind_its_request() -> None
     assert ours.startswith(b"HTTP/1.1 200 ")
     assert theirs.startswith(b"HTTP/1.1 400 ")
     assert connection.wire.is_closed
+
+
+async def test_a_client_that_says_no_more_has_its_answer() -> None:
+    connection = Connection(answering())
+    connection.protocol.data_received(GET)
+    await asyncio.sleep(0)  # the application has answered, and nothing has left yet
+    assert not connection.protocol.eof_received()  # upon which a transport closes, and takes nothing any more
+    connection.wire.close()
+    await connection.idle()
+    assert connection.wire.sent.endswith(b"hello")
+
+
+@pytest.mark.parametrize("num_answered", [0, 1])
+async def test_a_client_that_leaves_is_missed_although_it_asked_for_more(num_answered: int) -> None:
+    received: list[Message] = []
+    answered = GET.replace(b"/ ", b"/answered ")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/answered":
+            await answering()(scope, receive, send)
+        else:
+            await receive()
+            received.append(await receive())
+
+    connection = Connection(app)
+    connection.protocol.data_received(answered * num_answered + GET + GET)
+    await turn_until(lambda: connection.state.total_requests == num_answered)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert received == []
+    connection.protocol.connection_lost(None)
+    await connection.idle()
+    assert [message["type"] for message in received] == ["http.disconnect"]
+
+
+async def test_a_server_that_stops_sends_what_waits_and_lets_answers_end() -> None:
+    may_end = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await may_end.wait()
+        await answering()(scope, receive, send)
+
+    answered, slow = Connection(app), Connection(app)
+    answered.protocol.data_received(GET)
+    slow.protocol.data_received(GET.replace(b"/ ", b"/slow "))
+    await asyncio.sleep(0)
+    answered.protocol.shutdown()
+    slow.protocol.shutdown()
+    await asyncio.sleep(0)
+    assert answered.wire.sent.endswith(b"hello")
+    assert answered.wire.is_closed
+    assert not slow.wire.is_closed
+    may_end.set()
+    await slow.idle()
+    assert slow.wire.sent.endswith(b"hello")
+    assert slow.wire.is_closed
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_who_sends_waits_for_a_client_that_does_not_read(leaves: bool) -> None:
+    connection = Connection(answering())
+    connection.protocol.pause_writing()
+    connection.protocol.data_received(GET)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert connection.state.tasks
+    assert connection.wire.writes == []
+    if leaves:
+        connection.protocol.connection_lost(None)
+    else:
+        connection.protocol.resume_writing()
+    await connection.idle()
+    assert connection.wire.sent.endswith(b"" if leaves else b"hello")
+    assert bool(connection.wire.sent) == (not leaves)
 
 
 async def test_a_body_comes_to_the_application_and_is_invited_where_the_client_asks() -> None:
@@ -303,16 +312,3 @@ async def test_what_has_to_come_before_the_bytes_does() -> None:
     await connection.ask()
     assert lengths == [0]
     assert connection.wire.sent
-
-
-async def test_answers_leave_nothing_for_the_garbage_collector() -> None:
-    connection = Connection(answering())
-    await connection.ask()
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(50):
-            await connection.ask()
-        assert gc.collect() < 50
-    finally:
-        gc.enable()

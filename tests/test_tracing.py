@@ -144,6 +144,10 @@ async def test_where_responses_are_gathered_records_are_kept_together_before_any
     assert sorted(entry["request_id"] for entry in entries) == sorted(ids)
     await Exchange(application, PATH, asking(), extensions={BEFORE_WRITE: actions.append}).done()
     assert len(actions) == 2
+    await Exchange(application, PATH, asking()).done()  # whose bytes nobody holds back
+    assert kept == [3, 2]
+    actions[1]()
+    assert kept == [3, 2]
 
 
 async def test_a_record_that_cannot_be_kept_does_not_take_others_with_it(

@@ -177,7 +177,7 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         loop="uvloop",
         http=gathering_protocol(_IDLE_TIMEOUT_S),
         ws="none",
-        proxy_headers=False,
+        proxy_headers=False,  # nothing here asks where a client sits
         lifespan="on",
         log_config=None,
         access_log=False,
