@@ -128,7 +128,7 @@ class CompletionEndpoint(Generic[RequestT]):
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
         if reply.pusher is not None:
-            generation.feed(PushedAnswer(answer, reply, reply.pusher))
+            generation.feed(PushedAnswer(answer, reply, reply.pusher, self._service.loop))
         with Heartbeat(reply, self._service.settings.heartbeat_interval, generation.wake) as heartbeat:
             while not generation.has_ended:
                 frames: list[bytes] = []

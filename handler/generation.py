@@ -44,7 +44,11 @@ class Consumer(Protocol):
 
 
 class Choice:
-    """One sequence's completion, as far as its events have been read."""
+    """One sequence's completion, as far as its events have been read.
+
+    Attributes:
+        logprobs: those that came since they were last taken; None where there are none.
+    """
 
     text = ""
     completion_tokens = 0
@@ -54,7 +58,7 @@ class Choice:
     error: EngineError | None = None
     last_token_s: float | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    _logprobs: list[TokenLogprob] | None = None
+    logprobs: list[TokenLogprob] | None = None
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -75,9 +79,9 @@ class Choice:
         self.text += event.text
         self.completion_tokens += len(event.token_ids)
         if event.logprobs is not None:
-            if self._logprobs is None:
-                self._logprobs = []
-            self._logprobs += event.logprobs
+            if self.logprobs is None:
+                self.logprobs = []
+            self.logprobs += event.logprobs
 
     @property
     def reported_reason(self) -> ReportedReason:
@@ -90,17 +94,17 @@ class Choice:
         """Of the tokens whose log probabilities have not been taken; less than any number for a failed choice."""
         if self.error is not None:
             return -math.inf
-        entries = self._logprobs or ()
+        entries = self.logprobs or ()
         return math.fsum(entry.logprob for entry in entries) / max(1, len(entries))
 
     @property
     def num_logprobs(self) -> int:
         """Tokens whose log probabilities are at hand: the prompt's, and those that have not been taken."""
-        return len(self._logprobs or ()) + len(self.prompt_logprobs or ())
+        return len(self.logprobs or ()) + len(self.prompt_logprobs or ())
 
     def take_logprobs(self) -> list[TokenLogprob] | None:
         """Log probabilities that came since the last call, None where none were asked for."""
-        taken, self._logprobs = self._logprobs, None
+        taken, self.logprobs = self.logprobs, None
         return taken
 
 
@@ -207,8 +211,7 @@ class Generation:
 
     def wake(self) -> None:
         """Let `arrivals` return, if somebody waits in it."""
-        if self._is_idle():
-            assert self._waiter is not None
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def usage(self) -> Usage:
@@ -247,24 +250,27 @@ class Generation:
             self._unfinished -= 1
             if choice.index == 0:
                 self._trace.finish_reason = str(event.finish_reason)
-        elif self._consumer is not None and choice.completion_tokens and self._is_idle() and self._consumer.is_ready():
-            self._feed(self._consumer, choice, event)
+        elif self._consumer is not None and self._is_fed(self._consumer, choice, event):
             return
         self._arrived.append((choice, event))
         if self._waiter is not None and not (self._waits_for_end and self._unfinished):
             self.wake()
 
-    def _is_idle(self) -> bool:
-        """Whether somebody waits in `arrivals`, who then is not in the middle of earlier events."""
-        return self._waiter is not None and not self._waiter.done()
+    def _is_fed(self, consumer: Consumer, choice: Choice, event: TokenEvent) -> bool:
+        """Give an event to the consumer, unless that is not ready or others have to come before it.
 
-    def _feed(self, consumer: Consumer, choice: Choice, event: TokenEvent) -> None:
+        Those are the choice's first one, and what `arrivals` has yielded to somebody who does not wait there again yet.
+        """
+        waiter = self._waiter
+        if waiter is None or waiter.done() or not choice.completion_tokens or not consumer.is_ready():
+            return False
         choice.extend(event)
         try:
             consumer.take(choice, event)
         except Exception as error:  # noqa: BLE001  (this request's fault, and not of those that share the step)
             self._consumer, self._error = None, error
             self.wake()
+        return True
 
     def _count(self, choice: Choice, event: TokenEvent) -> None:
         now_s = time.monotonic()

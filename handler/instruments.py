@@ -41,6 +41,23 @@ class Tally(Collector):
         yield family
 
 
+class Count(Collector):
+    """A counter whose labels never change, for whoever counts often: `value`. Its name comes without `_total`."""
+
+    def __init__(self, name: str, text: str, labels: dict[str, str], registry: CollectorRegistry) -> None:
+        self.value = 0
+        self._name = name
+        self._text = text
+        self._labels = labels
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """The one sample."""
+        family = CounterMetricFamily(self._name, self._text, labels=list(self._labels))
+        family.add_metric(list(self._labels.values()), self.value)
+        yield family
+
+
 class Distribution:
     """Observations in buckets; `bounds` are the upper ones, each inclusive."""
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from handler.boot import BootTimeline
 from handler.engine.engine import DeviceStatus, EngineState
 from handler.engine.types import EngineStats
-from handler.instruments import Distributions, Tally
+from handler.instruments import Count, Distributions, Tally
 from handler.requestlog.sink import LogSink
 from handler.trace import RequestTrace
 
@@ -36,7 +36,7 @@ class Metrics:
             registry,
         )
         self.num_requests_active = 0
-        self._tokens = Tally("llm_tokens_generated", "Tokens generated.", model, registry)
+        self._tokens = Count("llm_tokens_generated", "Tokens generated.", {"model_name": model_name}, registry)
         self._inference_duration = Distributions(
             "llm_inference_duration_seconds",
             "From first scheduling of a request to its end.",
@@ -53,8 +53,6 @@ class Metrics:
         self._queue_time = Distributions(
             "queue_time_seconds", "From arrival to first scheduling.", model, _REQUEST_BUCKETS_S, registry
         ).labels(model_name)
-        self._model_labels = (model_name,)
-        self._tokens.add(self._model_labels, 0)
         active = Gauge("http_requests_active", "HTTP requests being answered.", registry=registry)
         active.set_function(lambda: self.num_requests_active)
 
@@ -83,7 +81,7 @@ class Metrics:
 
     def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
         """Count tokens of one sequence that came together, `gap_s` after those before them: its share for each."""
-        self._tokens.add(self._model_labels, tokens)
+        self._tokens.value += tokens
         if gap_s is not None:
             self._inter_token.observe(gap_s / tokens, tokens)
 

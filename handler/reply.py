@@ -46,10 +46,6 @@ class Reply:
         self.has_started = False
         self.is_stream = False
         self.is_complete = False
-        self.note_sent()
-
-    def note_sent(self) -> None:
-        """Something has just been sent."""
         self.written_s = self._loop.time()
 
     async def whole(self, body: bytes) -> None:
@@ -72,14 +68,14 @@ class Reply:
         await self._start_stream()
         if frames or last:
             await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
-            self.note_sent()
+            self.written_s = self._loop.time()
             self.is_complete = last
 
     async def heartbeat(self) -> None:
         """Show a client that waits, and whatever stands between, that the connection is alive."""
         await self._start_stream()
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
-        self.note_sent()
+        self.written_s = self._loop.time()
 
     async def fail(self, error: PilotlightError) -> None:
         """End a stream with an error."""
@@ -97,10 +93,11 @@ class Reply:
 class PushedAnswer:
     """Writes the events of an answer, whose stream has begun, as they arrive; the consumer of a generation."""
 
-    def __init__(self, answer: Answer, reply: Reply, pusher: Pusher) -> None:
+    def __init__(self, answer: Answer, reply: Reply, pusher: Pusher, loop: asyncio.AbstractEventLoop) -> None:
         self._write = answer.event
-        self._note_sent = reply.note_sent
+        self._reply = reply
         self._push = pusher.push
+        self._time = loop.time
         self.is_ready = pusher.is_ready
 
     def take(self, choice: Choice, event: TokenEvent) -> None:
@@ -108,7 +105,7 @@ class PushedAnswer:
         frames = self._write(choice, event)
         if frames:
             self._push(frames)
-            self._note_sent()
+            self._reply.written_s = self._time()
 
 
 class Heartbeat:

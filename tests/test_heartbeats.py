@@ -184,10 +184,10 @@ async def test_what_is_pushed_breaks_the_silence() -> None:
     answer: Any = SimpleNamespace(event=lambda _, event: event.text.encode())
     reply = Reply(_nowhere, loop, pusher)
     clock[0] = 2.0
-    PushedAnswer(answer, reply, pusher).take(Choice(0), TokenEvent(text="a"))
+    PushedAnswer(answer, reply, pusher, loop).take(Choice(0), TokenEvent(text="a"))
     assert (pushed, reply.written_s) == ([b"a"], 2.0)
     clock[0] = 3.0
-    PushedAnswer(answer, reply, pusher).take(Choice(0), TokenEvent())  # half a character, which is nothing yet
+    PushedAnswer(answer, reply, pusher, loop).take(Choice(0), TokenEvent())  # half a character, which is nothing yet
     assert (pushed, reply.written_s) == ([b"a"], 2.0)
 
 

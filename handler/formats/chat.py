@@ -137,7 +137,7 @@ class ChatAnswer:
     def event(self, choice: Choice, event: TokenEvent) -> bytes:
         """Deltas with text and calls, and one with the finish reason and log probabilities of tokens without text."""
         if self._parsers is None:
-            frames = self._frames.text(choice.index, event.text, self._logprobs(choice)) if event.text else b""
+            frames = self._text(choice, event.text) if event.text else b""
         else:
             frames = b"".join(self._delta(choice, delta) for delta in self._read(self._parsers[choice.index], event))
         if event.finish_reason is not None:
@@ -202,7 +202,7 @@ class ChatAnswer:
         """One delta as a chunk; log probabilities go with the first that follows their tokens."""
         match delta:
             case TextDelta(text):
-                return self._frames.text(choice.index, text, self._logprobs(choice))
+                return self._text(choice, text)
             case CallStart(index, call_id, name):
                 call = ToolCallDelta(index, FunctionDelta("", name), call_id, "function")
             case CallArguments(index, text):
@@ -211,6 +211,9 @@ class ChatAnswer:
                 return b""
         content = b'"delta":{"tool_calls":[' + encode_json(call) + b"]}"
         return self._frames.choice(choice.index, content, logprobs=self._logprobs(choice))
+
+    def _text(self, choice: Choice, text: str) -> bytes:
+        return self._frames.text(choice.index, text, None if choice.logprobs is None else self._logprobs(choice))
 
     def _message(self, choice: Choice) -> AssistantMessage:
         if self._parsers is None:
@@ -225,6 +228,4 @@ class ChatAnswer:
     def _logprobs(self, choice: Choice) -> ChatLogprobs | None:
         """One entry per token since the last call, bytes included."""
         entries = choice.take_logprobs()
-        if entries is None:
-            return None
-        return ChatLogprobs(content_logprobs(entries, self._tokenizer))
+        return None if entries is None else ChatLogprobs(content_logprobs(entries, self._tokenizer))
