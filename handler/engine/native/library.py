@@ -11,6 +11,8 @@ import importlib.machinery
 from ctypes import POINTER, c_float, c_int32, c_void_p
 from pathlib import Path
 
+from handler.errors import EngineError
+
 BLOCK_TOKENS = 32
 """PL_BLOCK_TOKENS."""
 
@@ -100,11 +102,27 @@ class Step(ctypes.Structure):
 
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """The kernels with their signatures, or None: not compiled into this installation, or not for this CPU."""
+    """The kernels with their signatures, or None: not compiled into this installation, or not for this CPU.
+
+    Raises:
+        EngineError: they were compiled from older sources.
+    """
     path = _path()
-    if path is None:
-        return None
+    return None if path is None else open_library(path)
+
+
+def open_library(path: Path) -> ctypes.CDLL | None:
+    """The kernels in that file; see `load_library`."""
     library = ctypes.CDLL(str(path))
+    try:
+        return _declared(library)
+    except AttributeError as error:
+        raise EngineError(
+            f"{path.name} was compiled from older sources ({error}); install Pilotlight again to build it"
+        ) from error
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL | None:
     library.pl_is_supported.restype = ctypes.c_int
     if not library.pl_is_supported():
         return None
