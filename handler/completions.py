@@ -12,10 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from handler.body import read_body
-from handler.errors import (
-    ClientDisconnectedError,
-    PilotlightError,
-)
+from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.formats.format import Answer, Format, Head, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Departures, Interruption
