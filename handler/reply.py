@@ -9,10 +9,10 @@ from typing import Protocol
 
 from starlette.types import Send
 
+from handler.choice import Choice
 from handler.engine.types import TokenEvent
 from handler.errors import PilotlightError
 from handler.formats.format import Answer
-from handler.generation import Choice
 from handler.http_errors import error_body
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
 

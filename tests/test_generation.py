@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from handler.choice import Choice
 from handler.engine.engine import Handle
 from handler.engine.types import OnEvent, SamplingParams, TokenEvent
-from handler.generation import Choice, Generation
+from handler.generation import Generation
 from handler.metrics import Metrics
 from handler.trace import RequestTrace
 from tests.scripted import ends, likely, says

@@ -13,11 +13,11 @@ import orjson
 import pytest
 from starlette.types import Message
 
+from handler.choice import Choice
 from handler.engine.engine import Engine, Handle, OnBoot, Post
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import OnEvent, SamplingParams, TokenEvent
 from handler.errors import EngineError
-from handler.generation import Choice
 from handler.reply import PushedAnswer, Reply
 from handler.requestlog.record import Status
 from tests.asgi import Application, Exchange

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from handler.choice import Choice
 from handler.conversation.output import (
     CallArguments,
     CallStart,
@@ -24,7 +25,7 @@ from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
 from handler.formats.format import Head, Plan, choice_error, reason_of
 from handler.formats.logprobs import content_logprobs
-from handler.generation import Choice, Generation
+from handler.generation import Generation
 from handler.http_errors import error_body
 from handler.params import ParamsFactory
 from handler.schema.chat import (

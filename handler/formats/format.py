@@ -6,11 +6,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from handler.choice import Choice
 from handler.conversation.output import OutputParser, ParserFactory
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
-from handler.generation import Choice, Generation
+from handler.generation import Generation
 from handler.http_errors import error_detail
 from handler.params import ParamsFactory
 from handler.schema.errors import ErrorDetail

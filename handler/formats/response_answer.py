@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from handler.choice import Choice
 from handler.conversation.output import OutputDelta, OutputParser, TextDelta
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import FinishReason, TokenEvent
@@ -15,7 +16,7 @@ from handler.formats.format import Head, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.formats.response_events import ResponseEvents
 from handler.formats.response_output import ResponseOutput
-from handler.generation import Choice, Generation
+from handler.generation import Generation
 from handler.http_errors import error_detail
 from handler.schema.chat import ContentLogprob
 from handler.schema.codec import encode_json

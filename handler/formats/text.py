@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from handler.choice import Choice
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
@@ -14,7 +15,7 @@ from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.format import Echo, Head, Plan, choice_error
 from handler.formats.text_logprobs import LogprobLists, joined
 from handler.formats.text_prompts import count_prompts, read_prompts
-from handler.generation import Choice, Generation
+from handler.generation import Generation
 from handler.http_errors import error_body
 from handler.params import ParamsFactory
 from handler.schema.codec import decode_request, encode_json
