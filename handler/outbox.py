@@ -54,7 +54,9 @@ class Outbox:
             action()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
             assert self._loop is not None, "nothing waits before anything was scheduled"
-            self._loop.call_exception_handler({"message": "A response was not sent as it should", "exception": error})
+            self._loop.call_exception_handler(
+                {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
+            )
 
     def _schedule(self) -> None:
         if not self._is_scheduled:

@@ -165,7 +165,7 @@ class _Cycle(RequestResponseCycle):
         Raises:
             RuntimeError: a line's end within a header, which would begin another one.
         """
-        status, headers = message["status"], [*self.default_headers, *message["headers"]]
+        status, headers = message["status"], [*self.default_headers, *message.get("headers", ())]
         if status in _BODILESS or not self.keep_alive or self.scope["method"] == "HEAD":
             return None
         parts = [STATUS_LINE[status]]

@@ -53,6 +53,15 @@ async def test_without_a_length_the_body_comes_in_chunks() -> None:
     assert body == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
 
 
+async def test_a_response_needs_no_headers() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    sent = await Connection(app).ask()
+    assert sent == b"HTTP/1.1 200 OK\r\ndate: today\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
 @pytest.mark.parametrize("with_length", [True, False])
 async def test_a_header_cannot_begin_another_one(value: bytes, with_length: bool) -> None:
