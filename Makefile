@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test litellm lint format clean
+.PHONY: serve test soak litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest
+
+MINUTES ?= 20
+
+soak: $(VENV)/.dev  ## mixed load, disconnects and outages for MINUTES, then a balance sheet
+	$(BIN)/pilotlight bench soak --minutes $(MINUTES)
 
 litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
 	$(PYTHON) -m venv $(VENV)/litellm

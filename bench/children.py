@@ -121,6 +121,11 @@ class ServerChild:
         """Of the server's own process."""
         return self._process.pid
 
+    def end(self) -> int:
+        """Ask the server to end, and return its exit code; that of SIGKILL, -9, where it did not end in time."""
+        _end(self._process, grace_s=_GRACE_S)
+        return self._process.wait()
+
     def _wait_until_ready(self) -> None:
         deadline_s = time.monotonic() + self._start_s
         while not self._is_ready():
