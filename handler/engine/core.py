@@ -153,6 +153,9 @@ class EngineCore:
             tokens = sampled.get(sequence)
             if tokens is None:
                 self._scheduler.advance(chunk, 0)
+                if chunk.start == sequence.cached_tokens:
+                    # The rest of its prompt may take long: whoever waits for it learns that it has begun.
+                    events.append((sequence.id, TokenEvent(first_scheduled_s=sequence.first_scheduled_s)))
                 continue
             event = output.accept(tokens)
             if event.finish_reason is FinishReason.ERROR:
