@@ -8,7 +8,7 @@ the first sequences of a full batch have ended.
 
 from __future__ import annotations
 
-_MEMORY_SEQUENCES = 64
+_MEMORY_SEQUENCES = 32
 """As many later sequences reduce the weight of one to 1/e."""
 
 
