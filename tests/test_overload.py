@@ -86,6 +86,22 @@ async def test_who_waits_too_long_is_told_so(stream: bool, tiny_served: Snapshot
         assert application.service.admission.num_admitted == 0
 
 
+async def test_a_wait_that_ends_leaves_nothing_behind(tiny_served: Snapshot, tmp_path: Path) -> None:
+    environ = {"MAX_BATCH_SIZE": "1", "QUEUE_TIMEOUT": "0.2", "TORCH_DTYPE": "float32"}
+    async with Application(tiny_served, tmp_path, environ) as application:
+        running = Exchange(application, PATH, asking(max_tokens=900, ignore_eos=True, stream=True))
+        await running.sent(2)
+        waiting = Exchange(application, PATH, asking())
+        await waiting.done()
+        assert waiting.status == 504
+        before = len(running.messages)
+        await running.sent(before + 3)
+        assert application.engine.stats.num_waiting == 0
+        running.leave()
+        await running.done()
+        await application.idle()
+
+
 @pytest.mark.parametrize(
     "began",
     [

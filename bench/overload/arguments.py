@@ -15,9 +15,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "overload",
         help="measure what becomes of the function under too much load",
-        description="Finds the rate that the function sustains, then offers it that rate and a multiple of it: says what "
-        "is left of its throughput, how long those wait who are let in, and how fast the others are refused. Once with "
-        "the model of MODEL_NAME, once with a stub engine. The exit code is 1 if a goal is missed.",
+        description="Finds the rate that the function sustains, and offers it that rate and a multiple of it: what is "
+        "left of its throughput, how long do those wait who are let in, and how fast are the others refused? With the "
+        "model of MODEL_NAME, and with a stub engine. The exit code is 1 if a goal is missed.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
