@@ -8,6 +8,7 @@ finds a free place, or nobody waiting, is not refused for its size.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -36,6 +37,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Admission:
     """Counts who is in: `num_admitted` sequences, of which `num_waiting` with `waiting_tokens` have not begun.
 
+    The counts are kept by `Stay`. `tokens_by_priority` has those of waiting sequences whose priority is not 0.
+
     Args:
         places: sequences that can run at once, as of each call; devices come and go.
         running: sequences that do run at once while others wait, fewer than that where memory is short.
@@ -49,8 +52,9 @@ class Admission:
         self._places = places
         self._running = running
         self._limits = limits
-        self._tokens_by_priority: dict[int, int] = {}  # of those that wait
-        self._busy_since_s = 0.0
+        self.tokens_by_priority: dict[int, int] = {}
+        self.busy_since_s = 0.0
+        self._has_refused = False  # the last one that had to ask whether there is room
         self.expectations = expectations
         self.rate = ServiceRate()
         self.num_admitted = 0
@@ -61,8 +65,8 @@ class Admission:
 
     @property
     def is_contended(self) -> bool:
-        """Whether `check_head` might refuse anything."""
-        return self.is_stopping or self.num_waiting > 0 or self.num_admitted >= self._limits.sequences
+        """Whether to ask `check_head`: not while everybody gets in."""
+        return self._has_refused or self.is_stopping or self.num_admitted >= self._limits.sequences
 
     def check_head(self, body_bytes: int | None) -> None:
         """Refuse a request of which only the head is known, where its body would change nothing.
@@ -74,6 +78,8 @@ class Admission:
         """
         if self.is_stopping:
             raise _stopping()
+        if not self.num_waiting:
+            self._has_refused = False
         self._check_number(1)
         if self.num_waiting and body_bytes is not None and body_bytes > _LARGE_BODY_BYTES:
             self._check_queue(0, 0)
@@ -94,8 +100,7 @@ class Admission:
             if sequences > limit:
                 raise InvalidRequestError(f"The request makes {sequences} sequences, at most {limit} fit", demand.param)
         self._check_number(sequences)
-        prompt_tokens = self.expectations.prompt_tokens(demand, body_bytes)
-        stay = Stay(self, demand, body_bytes, self.expectations.tokens_each(demand, prompt_tokens))
+        stay = Stay(self, demand, body_bytes)
         if self.num_waiting:
             self._check_queue(sequences * stay.tokens_each, demand.priority)
         return stay
@@ -107,7 +112,10 @@ class Admission:
         """
         tokens = self.waiting_tokens
         if priority is not None:
-            tokens = sum(each for level, each in self._tokens_by_priority.items() if level <= priority)
+            of_others = self.tokens_by_priority
+            tokens -= sum(each for level, each in of_others.items() if level > priority)
+            if priority < 0:
+                tokens -= self.waiting_tokens - sum(of_others.values())
         return self.rate.duration_s(tokens, max(1, self._running()))
 
     def retry_after_s(self) -> float:
@@ -116,23 +124,7 @@ class Admission:
         Where nothing has been served yet, as long again as the first one in has waited for that.
         """
         wait_s = self.expected_wait_s()
-        return max(_LEAST_RETRY_S, time.monotonic() - self._busy_since_s if wait_s is None else wait_s)
-
-    def note_entry(self, sequences: int) -> None:
-        """Count a request in."""
-        if not self.num_admitted:
-            self._busy_since_s = time.monotonic()
-        self.num_admitted += sequences
-
-    def note_waiting(self, priority: int, sequences: int, tokens: int) -> None:
-        """Count so many more as waiting, or fewer if they are negative."""
-        self.num_waiting += sequences
-        self.waiting_tokens += tokens
-        left = self._tokens_by_priority.get(priority, 0) + tokens
-        if left:
-            self._tokens_by_priority[priority] = left
-        else:
-            self._tokens_by_priority.pop(priority, None)
+        return max(_LEAST_RETRY_S, time.monotonic() - self.busy_since_s if wait_s is None else wait_s)
 
     def _check_number(self, sequences: int) -> None:
         if self.num_admitted + sequences <= self._limits.sequences:
@@ -142,15 +134,22 @@ class Admission:
 
     def _check_queue(self, tokens: int, priority: int) -> None:
         """Somebody waits already: would this request wait too long, or be too much?"""
+        self._has_refused = False
+        longest_s = _PROMISED_SHARE * self._limits.wait_s
+        has_room = self.waiting_tokens + tokens <= self._limits.tokens
+        alone_s = self.rate.duration_s(self.waiting_tokens, 1)
+        if has_room and (alone_s is None or alone_s <= longest_s):
+            return  # short, however many run at once, so nobody needs to count them
         if self.num_admitted <= self._places():
             return  # those have places, whether they have begun or not, and the next one goes before all others
-        if self.waiting_tokens + tokens > self._limits.tokens:
+        if not has_room:
             raise self._full("The queue has no room for so many tokens")
         wait_s = self.expected_wait_s(priority)
-        if wait_s is not None and wait_s > _PROMISED_SHARE * self._limits.wait_s:
+        if wait_s is not None and wait_s > longest_s:
             raise self._full(f"The request would wait for about {wait_s:.0f} s")
 
     def _full(self, reason: str) -> UnavailableError:
+        self._has_refused = True
         if not self.is_ready:
             return StartingError(f"{reason}, and the model is still loading", self.retry_after_s())
         return OverloadedError(f"{reason}; try again later", self.retry_after_s())
@@ -165,61 +164,88 @@ class Stay:
 
     Attributes:
         tokens_each: of one sequence, prompt and completion.
+        has_begun: whether any of its sequences has entered a batch.
     """
 
-    __slots__ = ("_admission", "_began_s", "_body_bytes", "_demand", "_num_waiting", "_prompt_tokens", "tokens_each")
+    __slots__ = (
+        "_admission",
+        "_began_s",
+        "_body_bytes",
+        "_completion_tokens",
+        "_demand",
+        "_num_waiting",
+        "_prompt_tokens",
+        "_sequences",
+        "has_begun",
+        "tokens_each",
+    )
 
-    def __init__(self, admission: Admission, demand: Demand, body_bytes: int, tokens_each: int) -> None:
+    def __init__(self, admission: Admission, demand: Demand, body_bytes: int) -> None:
+        expectations = admission.expectations
         self._admission = admission
         self._demand = demand
         self._body_bytes = body_bytes
+        self._sequences = demand.sequences
         self._num_waiting = 0
         self._prompt_tokens = 0
-        self._began_s: float | None = None
-        self.tokens_each = tokens_each
+        self._completion_tokens = expectations.completion_tokens(demand)
+        self._began_s = 0.0
+        self.has_begun = False
+        self.tokens_each = self._each(expectations.prompt_tokens(demand, body_bytes))
 
     def __enter__(self) -> Stay:
-        self._admission.note_entry(self._demand.sequences)
-        self._wait(self._demand.sequences)
+        admission = self._admission
+        if not admission.num_admitted:
+            admission.busy_since_s = time.monotonic()
+        admission.num_admitted += self._sequences
+        self._wait(self._sequences, self._sequences * self.tokens_each)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._wait(-self._num_waiting)
-        self._admission.num_admitted -= self._demand.sequences
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any of its sequences has entered a batch."""
-        return self._began_s is not None
+        if self._num_waiting:
+            self._wait(-self._num_waiting, -self._num_waiting * self.tokens_each)
+        self._admission.num_admitted -= self._sequences
 
     def note_prompt(self, tokens: int) -> None:
-        """All prompts together turned out to have that many tokens. Not once it has begun."""
-        expectations, waiting = self._admission.expectations, self._num_waiting
-        self._wait(-waiting)
+        """All prompts together turned out to have that many tokens. To be told before anything has begun."""
         self._prompt_tokens = tokens
-        self.tokens_each = expectations.tokens_each(self._demand, tokens)
-        self._wait(waiting)
-        expectations.learn_prompt(self._demand, self._body_bytes, tokens)
+        before, self.tokens_each = self.tokens_each, self._each(tokens)
+        if self.tokens_each != before:
+            self._wait(0, self._num_waiting * (self.tokens_each - before))
+        self._admission.expectations.learn_prompt(self._demand, self._body_bytes, tokens)
 
     def note_start(self, began_s: float | None) -> None:
         """One of its sequences entered a batch, at that `time.monotonic()` where the engine tells."""
-        if self._began_s is None:
+        if not self.has_begun:
+            self.has_begun = True
             self._began_s = time.monotonic() if began_s is None else began_s
         if self._num_waiting:
-            self._wait(-1)
+            self._wait(-1, -self.tokens_each)
 
     def note_end(self, completion_tokens: int, *, by_itself: bool) -> None:
         """All its sequences have ended, or been cancelled, with that many tokens together."""
-        if self._began_s is None:
+        if not self.has_begun:
             return
         demand, admission = self._demand, self._admission
         tokens = self._prompt_tokens * demand.completions + completion_tokens
-        admission.rate.learn(demand.sequences, tokens, time.monotonic() - self._began_s)
+        admission.rate.learn(self._sequences, tokens, time.monotonic() - self._began_s)
         if by_itself:
             admission.expectations.learn_completion(demand, completion_tokens)
 
-    def _wait(self, sequences: int) -> None:
+    def _each(self, prompt_tokens: float) -> int:
+        return math.ceil(prompt_tokens / self._demand.prompts + self._completion_tokens) or 1
+
+    def _wait(self, sequences: int, tokens: int) -> None:
+        """Count so many more as waiting, or fewer if they are negative."""
         self._num_waiting += sequences
-        self._admission.note_waiting(self._demand.priority, sequences, sequences * self.tokens_each)
+        admission = self._admission
+        admission.num_waiting += sequences
+        admission.waiting_tokens += tokens
+        priority = self._demand.priority
+        if priority:
+            left = admission.tokens_by_priority.get(priority, 0) + tokens
+            admission.tokens_by_priority[priority] = left
+            if not left:
+                del admission.tokens_by_priority[priority]

@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from handler.admission import Stay
 from handler.body import read_body
-from handler.errors import ClientDisconnectedError, PilotlightError
+from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Departures, Interruption, QueueDeadlines
+from handler.interruption import Deadlines, Delay, Departures, Interruption
 from handler.outbox import PUSHER
 from handler.reply import Heartbeat, PushedAnswer, Reply
 from handler.service import Service
@@ -31,6 +31,8 @@ _MANY_LOGPROBS = 256
 """Lists of more tokens are written in a thread: thousands, each with 20 alternatives, would hold the loop too long."""
 
 T = TypeVar("T")
+_Turn = tuple[Stay, Interruption]
+"""A request that waits for the engine, and what ends it."""
 
 
 class CompletionEndpoint(Generic[RequestT]):
@@ -40,7 +42,7 @@ class CompletionEndpoint(Generic[RequestT]):
         self._service = service
         self._format: Format[RequestT] = form
         self._deadlines = Deadlines(service.settings.request_timeout)
-        self._queueing = QueueDeadlines(service.settings.queue_timeout)
+        self._turns = Delay[_Turn](service.settings.queue_timeout, self._check_turn)
         self._departures = Departures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,18 +90,21 @@ class CompletionEndpoint(Generic[RequestT]):
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)
         with service.admission.admit(form.demand(request), size) as stay:
-            generation, answer = await self._prepare(request, size, trace, reply, interruption, stay)
-            del request  # nothing of its size is kept while it waits
+            turn = (stay, interruption)
             try:
-                generation.submit(service.engine)
-                if trace.stream:
-                    await self._stream(generation, answer, trace, reply)
-                else:
-                    await self._collect(generation, answer, trace, reply)
+                generation, answer = await self._prepare(request, size, trace, reply, turn)
+                del request  # nothing of its size is kept while it waits
+                try:
+                    generation.submit(service.engine)
+                    if trace.stream:
+                        await self._stream(generation, answer, trace, reply)
+                    else:
+                        await self._collect(generation, answer, trace, reply)
+                finally:
+                    generation.cancel()
+                    stay.note_end(trace.completion_tokens or 0, by_itself=generation.has_ended)
             finally:
-                generation.cancel()
-                self._queueing.end(interruption)
-                stay.note_end(trace.completion_tokens or 0, by_itself=generation.has_ended)
+                self._turns.end(turn)
 
     async def _prepare(
         self,
@@ -107,32 +112,34 @@ class CompletionEndpoint(Generic[RequestT]):
         size: int,
         trace: RequestTrace,
         reply: Reply,
-        interruption: Interruption,
-        stay: Stay,
+        turn: _Turn,
     ) -> tuple[Generation, Answer]:
         """Everything up to the submission. From here on the request may not wait longer than QUEUE_TIMEOUT."""
         service, form, loop = self._service, self._format, self._service.loop
         model = service.loaded_model
         if model is None:
             model = await self._patiently(service.model(), request, reply)
-        self._queueing.begin(interruption, loop)
+        self._turns.begin(turn, loop)
         factory = service.params_factory(model)
         if size <= _SMALL_BODY_BYTES and form.is_light(request):
             plan = form.plan(request, model, factory)
         else:
             planned = service.in_thread(form.plan, request, model, factory)
             plan = await self._patiently(planned, request, reply)
+        stay, _ = turn
         stay.note_prompt(sum(map(len, plan.prompts)))
         if service.settings.log_prompts:
             trace.prompt = form.logged_prompt(request)
-
-        def on_start(began_s: float | None) -> None:
-            self._queueing.end(interruption)
-            stay.note_start(began_s)
-
-        generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, loop, on_start)
+        generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, loop, stay.note_start)
         head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
         return generation, form.answer(request, plan, head, generation, model)
+
+    def _check_turn(self, turn: _Turn) -> None:
+        """End a request that has not begun by now."""
+        stay, interruption = turn
+        if not stay.has_begun:
+            waited_s = self._service.settings.queue_timeout
+            interruption.interrupt(DeadlineExceededError(f"The request waited {waited_s:g} s and had not begun"))
 
     async def _patiently(self, waited_for: Coroutine[Any, Any, T], request: RequestT, reply: Reply) -> T:
         """The result; while it takes long, a stream's client hears that the server lives."""

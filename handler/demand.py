@@ -7,8 +7,6 @@ been served.
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 _BYTES_PER_TOKEN = 4.0
@@ -61,9 +59,14 @@ class Expectations:
         """Of all prompts of a body together."""
         return body_bytes / self._bytes_per_token if demand.prompt_tokens is None else demand.prompt_tokens
 
-    def tokens_each(self, demand: Demand, prompt_tokens: float) -> int:
-        """Of one sequence, prompt and completion, where all prompts together have that many."""
-        return math.ceil(prompt_tokens / demand.prompts + self._completion(demand.max_tokens))
+    def completion_tokens(self, demand: Demand) -> float:
+        """Of one completion."""
+        max_tokens = demand.max_tokens
+        limit = self._default_max_tokens if max_tokens is None else max_tokens
+        known = self._completion_tokens.get(_kind(max_tokens))
+        if known is None:
+            return _UNKNOWN_COMPLETION_TOKENS if limit is None else limit
+        return known if limit is None or known < limit else limit
 
     def learn_prompt(self, demand: Demand, body_bytes: int, prompt_tokens: int) -> None:
         """Take in how many tokens the prompts of a body have."""
@@ -75,13 +78,6 @@ class Expectations:
         kind, each = _kind(demand.max_tokens), completion_tokens / demand.sequences
         known = self._completion_tokens.get(kind)
         self._completion_tokens[kind] = each if known is None else known + _SMOOTHING * (each - known)
-
-    def _completion(self, max_tokens: int | None) -> float:
-        limit = self._default_max_tokens if max_tokens is None else max_tokens
-        known = self._completion_tokens.get(_kind(max_tokens))
-        if known is None:
-            return _UNKNOWN_COMPLETION_TOKENS if limit is None else limit
-        return known if limit is None else min(known, limit)
 
 
 def _kind(max_tokens: int | None) -> int:

@@ -114,16 +114,6 @@ class Deadlines(Delay[Interruption]):
         interruption.interrupt(DeadlineExceededError(f"The request took longer than {self._delay_s:g} s"))
 
 
-class QueueDeadlines(Delay[Interruption]):
-    """Interrupts whoever has not begun after `timeout_s`; who has begun must be taken off before."""
-
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(timeout_s, self._interrupt)
-
-    def _interrupt(self, interruption: Interruption) -> None:
-        interruption.interrupt(DeadlineExceededError(f"The request waited {self._delay_s:g} s and had not begun"))
-
-
 class Departures(Delay[Interruption]):
     """Notices clients that leave, from 10 ms on: to watch an answer that is out by then costs as much as to log it."""
 

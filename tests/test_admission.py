@@ -197,25 +197,26 @@ def test_short_of_memory_fewer_run_and_all_wait_longer(clock: Clock) -> None:
 
 
 def test_a_head_is_refused_only_where_its_body_would_change_nothing(clock: Clock) -> None:
-    admission = ready(1, 3, wait_s=3.0)
+    admission = ready(1, 4, wait_s=3.0)
     serve(admission, clock)
-    assert not admission.is_contended
     with ExitStack() as stack:
         begin(stack, admission, 1)
-        assert not admission.is_contended
         for _ in range(2):
             enter(stack, admission)
-        assert admission.is_contended
+        assert not admission.is_contended  # nobody had to be refused yet
         with refused():
             admission.admit(wants(), 100)
+        assert admission.is_contended
         admission.check_head(100)  # it may be urgent
         admission.check_head(None)
         with refused():
             admission.check_head(LARGE)
-        enter(stack, admission, wants(priority=-1))
+        for _ in range(2):
+            enter(stack, admission, wants(priority=-1))
         with refused():  # no place is left for anybody
             admission.check_head(100)
     admission.check_head(LARGE)
+    assert not admission.is_contended
     admission.is_stopping = True
     assert admission.is_contended
     with refused(StoppingError):

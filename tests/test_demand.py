@@ -59,21 +59,15 @@ def test_small_bodies_and_prompts_of_tokens_teach_nothing_of_texts() -> None:
     assert expectations.prompt_tokens(Demand(param="n"), 4000) == 1000
 
 
-def test_each_sequence_has_its_prompt_and_its_completion() -> None:
-    demand = Demand(prompts=2, completions=3, param="prompt", max_tokens=50)
-    assert demand.sequences == 6
-    assert Expectations(None).tokens_each(demand, 20) == 10 + 50
-
-
 @pytest.mark.parametrize(("default", "expected"), [(None, 256), (40, 40)])
 def test_a_completion_without_a_limit_is_expected_to_be_like_others_without_one(
     default: int | None, expected: int
 ) -> None:
     expectations = Expectations(default)
     unlimited = Demand(param="n")
-    assert expectations.tokens_each(unlimited, 0) == expected
+    assert expectations.completion_tokens(unlimited) == expected
     expectations.learn_completion(unlimited, 30)
-    assert expectations.tokens_each(unlimited, 0) == 30
+    assert expectations.completion_tokens(unlimited) == 30
 
 
 def test_completions_are_expected_to_be_like_those_that_asked_for_about_as_much() -> None:
@@ -81,7 +75,7 @@ def test_completions_are_expected_to_be_like_those_that_asked_for_about_as_much(
     long, short = Demand(param="n", max_tokens=4000), Demand(param="n", max_tokens=16, completions=2)
     expectations.learn_completion(long, 300)
     expectations.learn_completion(short, 32)
-    assert expectations.tokens_each(long, 0) == 300
-    assert expectations.tokens_each(short, 0) == 16
-    assert expectations.tokens_each(Demand(param="n", max_tokens=100), 0) == 100  # nobody has asked for that yet
-    assert expectations.tokens_each(Demand(param="n", max_tokens=2048), 0) == 300
+    assert expectations.completion_tokens(long) == 300
+    assert expectations.completion_tokens(short) == 16
+    assert expectations.completion_tokens(Demand(param="n", max_tokens=100)) == 100  # nobody has asked for that yet
+    assert expectations.completion_tokens(Demand(param="n", max_tokens=2048)) == 300
