@@ -86,14 +86,16 @@ class OverloadedServer:
         peak_per_s = closed.tokens_per_s
         rate_per_s = peak_per_s / plan.tokens
         metrics = {"peak_tokens_per_s": peak_per_s, "sustained_requests_per_s": rate_per_s}
+        before_s = _cpu_s(process)
         sustained = load.open(rate_per_s, plan.seconds)
-        metrics |= _figures(sustained, peak_per_s, "@1x")
+        metrics |= _figures(sustained, peak_per_s, _cpu_s(process) - before_s, "@1x")
         metrics["rss_bytes"] = process.memory_info().rss
         num_logged = len(_durations_ms(child.log))
+        before_s = _cpu_s(process)
         with MemoryWatch(child.pid) as memory:
             offered = load.open(plan.factor * rate_per_s, plan.seconds)
         suffix = f"@{plan.factor}x"
-        metrics |= _figures(offered, peak_per_s, suffix)
+        metrics |= _figures(offered, peak_per_s, _cpu_s(process) - before_s, suffix)
         durations = [ms for status, ms in _durations_ms(child.log)[num_logged:] if status == 429]
         metrics |= _percentiles(f"refusal_server{suffix}", durations)
         # The queue has filled by the middle of the load; from then on nothing should be added.
@@ -104,8 +106,13 @@ class OverloadedServer:
         return Measurement(metrics=metrics, details=details)
 
 
-def _figures(load: LoadSample, peak_per_s: float, suffix: str) -> dict[str, float]:
-    """What one open loop came to.
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _figures(load: LoadSample, peak_per_s: float, cpu_s: float, suffix: str) -> dict[str, float]:
+    """What one open loop came to, which took the server so much processor time.
 
     Raises:
         BenchError: nobody got an answer.
@@ -119,6 +126,7 @@ def _figures(load: LoadSample, peak_per_s: float, suffix: str) -> dict[str, floa
     return {
         f"tokens_per_s{suffix}": load.tokens_per_s,
         f"throughput_share{suffix}": load.tokens_per_s / peak_per_s,
+        f"cpu_ms_per_token{suffix}": cpu_s * 1e3 / load.num_tokens,
         **_percentiles(f"ttft{suffix}", ttfts_ms),
         f"broken_share{suffix}": 1 - len(answered) / num_let_in,
         f"refused_share{suffix}": len(refused) / len(load.steady),

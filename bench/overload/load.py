@@ -38,6 +38,11 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
     lags_s: tuple[float, ...] = ()
 
     @property
+    def num_tokens(self) -> int:
+        """Of all whole answers."""
+        return sum(each.sample.completion_tokens for each in self.attempts if each.sample is not None)
+
+    @property
     def tokens_per_s(self) -> float:
         """Tokens that arrived once the ramp was over and before the load ended, over that time."""
         first_s, last_s = self.began_s + _RAMP_SHARE * self.seconds, self.began_s + self.seconds
