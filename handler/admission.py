@@ -94,13 +94,13 @@ class Admission:
         """
         if self.is_stopping:
             raise _stopping()
-        sequences = demand.sequences
+        stay = Stay(self, demand, body_bytes)
+        sequences = stay.sequences
         if sequences > self._limits.sequences:
             limit = self._places() + self._limits.sequences
             if sequences > limit:
                 raise InvalidRequestError(f"The request makes {sequences} sequences, at most {limit} fit", demand.param)
         self._check_number(sequences)
-        stay = Stay(self, demand, body_bytes)
         if self.num_waiting:
             self._check_queue(sequences * stay.tokens_each, demand.priority)
         return stay
@@ -163,6 +163,7 @@ class Stay:
     """Places held by one request, and what it costs as far as that is known.
 
     Attributes:
+        sequences: that it makes.
         tokens_each: of one sequence, prompt and completion.
         has_begun: whether any of its sequences has entered a batch.
     """
@@ -175,8 +176,8 @@ class Stay:
         "_demand",
         "_num_waiting",
         "_prompt_tokens",
-        "_sequences",
         "has_begun",
+        "sequences",
         "tokens_each",
     )
 
@@ -185,7 +186,7 @@ class Stay:
         self._admission = admission
         self._demand = demand
         self._body_bytes = body_bytes
-        self._sequences = demand.sequences
+        self.sequences = demand.sequences
         self._num_waiting = 0
         self._prompt_tokens = 0
         self._completion_tokens = expectations.completion_tokens(demand)
@@ -197,8 +198,8 @@ class Stay:
         admission = self._admission
         if not admission.num_admitted:
             admission.busy_since_s = time.monotonic()
-        admission.num_admitted += self._sequences
-        self._wait(self._sequences, self._sequences * self.tokens_each)
+        admission.num_admitted += self.sequences
+        self._wait(self.sequences, self.sequences * self.tokens_each)
         return self
 
     def __exit__(
@@ -206,7 +207,7 @@ class Stay:
     ) -> None:
         if self._num_waiting:
             self._wait(-self._num_waiting, -self._num_waiting * self.tokens_each)
-        self._admission.num_admitted -= self._sequences
+        self._admission.num_admitted -= self.sequences
 
     def note_prompt(self, tokens: int) -> None:
         """All prompts together turned out to have that many tokens. To be told before anything has begun."""
@@ -230,9 +231,9 @@ class Stay:
             return
         demand, admission = self._demand, self._admission
         tokens = self._prompt_tokens * demand.completions + completion_tokens
-        admission.rate.learn(self._sequences, tokens, time.monotonic() - self._began_s)
+        admission.rate.learn(self.sequences, tokens, time.monotonic() - self._began_s)
         if by_itself:
-            admission.expectations.learn_completion(demand, completion_tokens)
+            admission.expectations.learn_completion(demand, completion_tokens / self.sequences)
 
     def _each(self, prompt_tokens: float) -> int:
         return math.ceil(prompt_tokens / self._demand.prompts + self._completion_tokens) or 1

@@ -73,11 +73,12 @@ class Expectations:
         if demand.prompt_tokens is None and body_bytes >= _TELLING_BYTES and prompt_tokens:
             self._bytes_per_token += _SMOOTHING * (body_bytes / prompt_tokens - self._bytes_per_token)
 
-    def learn_completion(self, demand: Demand, completion_tokens: int) -> None:
-        """Take in how many tokens all completions of a request have, which ended by themselves."""
-        kind, each = _kind(demand.max_tokens), completion_tokens / demand.sequences
+    def learn_completion(self, demand: Demand, tokens: float) -> None:
+        """Take in how many tokens the completions of a request have on average, which ended by themselves."""
+        kind = _kind(demand.max_tokens)
         known = self._completion_tokens.get(kind)
-        self._completion_tokens[kind] = each if known is None else known + _SMOOTHING * (each - known)
+        if known != tokens:
+            self._completion_tokens[kind] = tokens if known is None else known + _SMOOTHING * (tokens - known)
 
 
 def _kind(max_tokens: int | None) -> int:

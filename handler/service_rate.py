@@ -22,7 +22,7 @@ class ServiceRate:
 
     def learn(self, sequences: int, tokens: int, duration_s: float) -> None:
         """Take in a request: sequences that held their places for so long, and came to so many tokens together."""
-        kept = max(0.0, 1.0 - sequences / _MEMORY_SEQUENCES)
+        kept = 1.0 - sequences / _MEMORY_SEQUENCES if sequences < _MEMORY_SEQUENCES else 0.0
         self._sequences = self._sequences * kept + sequences
         self._tokens = self._tokens * kept + tokens
         self._place_s = self._place_s * kept + sequences * duration_s

@@ -74,7 +74,7 @@ def test_completions_are_expected_to_be_like_those_that_asked_for_about_as_much(
     expectations = Expectations(None)
     long, short = Demand(param="n", max_tokens=4000), Demand(param="n", max_tokens=16, completions=2)
     expectations.learn_completion(long, 300)
-    expectations.learn_completion(short, 32)
+    expectations.learn_completion(short, 16)
     assert expectations.completion_tokens(long) == 300
     assert expectations.completion_tokens(short) == 16
     assert expectations.completion_tokens(Demand(param="n", max_tokens=100)) == 100  # nobody has asked for that yet
