@@ -117,6 +117,11 @@ class ServerChild:
         self._directory.cleanup()
 
     @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    @property
     def pid(self) -> int:
         """Of the server's own process."""
         return self._process.pid

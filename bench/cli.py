@@ -9,6 +9,8 @@ import bench.engine.arguments
 import bench.engine.command
 import bench.http.arguments
 import bench.http.command
+import bench.overload.arguments
+import bench.overload.command
 import bench.soak.arguments
 import bench.soak.command
 from bench.children import ended_by_sigterm
@@ -20,6 +22,7 @@ _COMMANDS = {
     "engine": bench.engine.command.run,
     "http": bench.http.command.run,
     "soak": bench.soak.command.run,
+    "overload": bench.overload.command.run,
 }
 
 
@@ -30,6 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bench.engine.arguments.add_parser(benchmarks)
     bench.http.arguments.add_parser(benchmarks, list(CANDIDATES))
     bench.soak.arguments.add_parser(benchmarks)
+    bench.overload.arguments.add_parser(benchmarks)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

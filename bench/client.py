@@ -68,12 +68,57 @@ class StreamSample(msgspec.Struct, frozen=True, kw_only=True):
         return [after - before for before, after in itertools.pairwise(self.token_times_s)]
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to a server that may refuse. Times are of `time.perf_counter`.
+
+    Attributes:
+        sent_s: when it was sent, on a connection that had yet to be made.
+        ended_s: arrival of the last byte.
+        status: of the answer.
+        retry_after_s: as the server said it, None where it did not.
+        sample: the answer, None where there is none: it was refused, or its stream broke off with an error.
+    """
+
+    sent_s: float
+    ended_s: float
+    status: int
+    retry_after_s: int | None
+    sample: StreamSample | None
+
+
 async def stream_chat(endpoint: Endpoint, prompt: str, max_tokens: int, timeout_s: float) -> StreamSample:
     """Ask one question on a connection of its own.
 
     Raises:
         BenchError: the server refused, failed, went away, was silent for too long, or did not give `max_tokens` tokens.
     """
+    answer, sent_s, ended_s = await _ask(endpoint, prompt, max_tokens, timeout_s)
+    if answer.status != 200:
+        raise BenchError(f"{endpoint.model}: status {answer.status}: {answer.body()[:500].decode(errors='replace')}")
+    sample = _read_sample(answer.pieces, sent_s, ended_s)
+    if sample.completion_tokens != max_tokens:
+        raise BenchError(f"{endpoint.model}: {sample.completion_tokens} tokens came, {max_tokens} were asked for")
+    return sample
+
+
+async def attempt_chat(endpoint: Endpoint, prompt: str, max_tokens: int, timeout_s: float) -> Attempt:
+    """Ask one question, and take whatever is answered.
+
+    Raises:
+        BenchError: there was no answer in HTTP, or no end of it in time.
+    """
+    answer, sent_s, ended_s = await _ask(endpoint, prompt, max_tokens, timeout_s)
+    sample = None
+    if answer.status == 200 and b'data: {"error"' not in answer.pieces[-1][1]:
+        sample = _read_sample(answer.pieces, sent_s, ended_s)
+    assert answer.status is not None
+    return Attempt(
+        sent_s=sent_s, ended_s=ended_s, status=answer.status, retry_after_s=answer.retry_after_s, sample=sample
+    )
+
+
+async def _ask(endpoint: Endpoint, prompt: str, max_tokens: int, timeout_s: float) -> tuple[_Answer, float, float]:
+    """The answer, when it was asked for, and when it was whole."""
     body = {
         "model": endpoint.model,
         "messages": [{"role": "user", "content": prompt}],
@@ -96,12 +141,7 @@ async def stream_chat(endpoint: Endpoint, prompt: str, max_tokens: int, timeout_
         raise BenchError(f"{endpoint.model}: no whole answer within {timeout_s:g} s") from error
     except OSError as error:
         raise BenchError(f"{endpoint.model}: {error}") from error
-    if answer.status != 200:
-        raise BenchError(f"{endpoint.model}: status {answer.status}: {answer.body()[:500].decode(errors='replace')}")
-    sample = _read_sample(answer.pieces, sent_s, ended_s)
-    if sample.completion_tokens != max_tokens:
-        raise BenchError(f"{endpoint.model}: {sample.completion_tokens} tokens came, {max_tokens} were asked for")
-    return sample
+    return answer, sent_s, ended_s
 
 
 def split_events(pieces: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
@@ -156,6 +196,7 @@ class _Answer(asyncio.Protocol):
     def __init__(self) -> None:
         self.pieces: list[tuple[float, bytes]] = []
         self.status: int | None = None
+        self.retry_after_s: int | None = None
         self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._now_s = 0.0
@@ -173,6 +214,10 @@ class _Answer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"the connection was lost: {exc or 'closed by the server'}")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name == b"retry-after":
+            self.retry_after_s = int(value)
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -1,8 +1,8 @@
 """An engine without a model: the same words in the same order for everybody, for the cost of everything but the model.
 
 Like the real one it works in a thread of its own, in steps: each running sequence gets one token a step, and all of a
-step's events cross to the consumer in one `post`. Of the sampling parameters it knows `max_tokens` alone. It has no
-batch limit, and no memory that could run out.
+step's events cross to the consumer in one `post`. Of the sampling parameters it knows `max_tokens` and `priority`
+alone. It has no memory that could run out, and no batch limit unless it is given one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class _Sequence(msgspec.Struct):
 
     on_event: OnEvent
     max_tokens: int
+    rank: tuple[int, int]
     num_tokens: int = 0
 
 
@@ -43,14 +44,18 @@ class StubEngine:
         model: what tokenizes and describes; there from the start.
         step_s: time from one step to the next. With 0 a step begins as soon as the events of the one before have been
             delivered: as fast as the consumer can take them, and never ahead of it.
+        max_batch_size: sequences in one step; others wait for their turn. None: all there are.
     """
 
-    def __init__(self, snapshot: Snapshot, model: LoadedModel, step_s: float = 0.0) -> None:
+    def __init__(
+        self, snapshot: Snapshot, model: LoadedModel, step_s: float = 0.0, max_batch_size: int | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.model = model
         self.state = EngineState.BOOTING
         self.stats = EngineStats()
         self._step_s = step_s
+        self._max_batch_size = max_batch_size
         self._inbox: queue.SimpleQueue[tuple[int, _Sequence | None] | None] = queue.SimpleQueue()
         self._delivered = threading.Semaphore(0)
         self._ids = itertools.count()
@@ -76,7 +81,7 @@ class StubEngine:
         if self.state is not EngineState.READY:
             raise EngineError("the engine has ended")
         sequence_id = next(self._ids)
-        self._inbox.put((sequence_id, _Sequence(on_event, params.max_tokens)))
+        self._inbox.put((sequence_id, _Sequence(on_event, params.max_tokens, (params.priority, sequence_id))))
         return Handle(sequence_id, self._cancel)
 
     def stop(self, timeout_s: float) -> bool:
@@ -98,11 +103,13 @@ class StubEngine:
         self._inbox.put((sequence_id, None))
 
     def _run(self, post: Post) -> None:
+        waiting: dict[int, _Sequence] = {}
         running: dict[int, _Sequence] = {}
         next_s = time.monotonic()
-        while self._read_inbox(running):
+        while self._read_inbox(waiting, running):
+            self._fill(waiting, running)
             deliveries = self._step(running)
-            self.stats = EngineStats(num_running=len(running))
+            self.stats = EngineStats(num_running=len(running), num_waiting=len(waiting))
             if not deliveries:
                 continue
             post(partial(self._deliver, deliveries))
@@ -112,9 +119,16 @@ class StubEngine:
             else:
                 self._delivered.acquire()
 
-    def _read_inbox(self, running: dict[int, _Sequence]) -> bool:
+    def _fill(self, waiting: dict[int, _Sequence], running: dict[int, _Sequence]) -> None:
+        """Let those begin who may, the first in rank first."""
+        free = len(waiting) if self._max_batch_size is None else self._max_batch_size - len(running)
+        if free and waiting:
+            for sequence_id in sorted(waiting, key=lambda each: waiting[each].rank)[:free]:
+                running[sequence_id] = waiting.pop(sequence_id)
+
+    def _read_inbox(self, waiting: dict[int, _Sequence], running: dict[int, _Sequence]) -> bool:
         """Take what came in, waiting while there is nothing to do. False: stop."""
-        is_idle = not running
+        is_idle = not running and not waiting
         while is_idle or not self._inbox.empty():
             is_idle = False
             message = self._inbox.get()
@@ -123,8 +137,9 @@ class StubEngine:
             sequence_id, sequence = message
             if sequence is None:
                 running.pop(sequence_id, None)
+                waiting.pop(sequence_id, None)
             else:
-                running[sequence_id] = sequence
+                waiting[sequence_id] = sequence
         return True
 
     def _step(self, running: dict[int, _Sequence]) -> _Deliveries:

@@ -19,10 +19,12 @@ class Choice:
     """One sequence's completion, as far as its events have been read.
 
     Attributes:
+        has_begun: whether its sequence has entered a batch.
         logprobs: those that came since they were last taken; None where there are none.
     """
 
     text = ""
+    has_begun = False
     completion_tokens = 0
     cached_tokens = 0
     finish_reason: FinishReason | None = None

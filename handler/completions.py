@@ -11,23 +11,28 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from handler.admission import Stay
 from handler.body import read_body
-from handler.errors import ClientDisconnectedError, PilotlightError
+from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Departures, Interruption
+from handler.interruption import Deadlines, Delay, Departures, Interruption
 from handler.outbox import PUSHER
 from handler.reply import Heartbeat, PushedAnswer, Reply
 from handler.service import Service
-from handler.trace import RequestTrace, trace_of
+from handler.trace import RequestTrace, header, trace_of
 
 _LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
 """Up to here tokenizing holds the loop for part of a millisecond; a thread costs it 0.1 ms, and a wait in line."""
+_LARGE_BODY_BYTES = 64 * 1024
+"""Up to here decoding holds the loop for a fraction of a millisecond, whatever the body holds."""
 _MANY_LOGPROBS = 256
 """Lists of more tokens are written in a thread: thousands, each with 20 alternatives, would hold the loop too long."""
 
 T = TypeVar("T")
+_Turn = tuple[Stay, Interruption]
+"""A request that waits for the engine, and what ends it."""
 
 
 class CompletionEndpoint(Generic[RequestT]):
@@ -37,6 +42,7 @@ class CompletionEndpoint(Generic[RequestT]):
         self._service = service
         self._format: Format[RequestT] = form
         self._deadlines = Deadlines(service.settings.request_timeout)
+        self._turns = Delay[_Turn](service.settings.queue_timeout, self._check_turn)
         self._departures = Departures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,9 +53,11 @@ class CompletionEndpoint(Generic[RequestT]):
         interruption = Interruption(loop, receive)
         self._deadlines.begin(interruption, loop)
         try:
-            body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            self._departures.begin(interruption, loop)
-            await self._answer(body, trace, reply)
+            if self._service.admission.is_contended:
+                self._service.admission.check_head(_body_bytes(scope))
+            # No name for the body here: it would be kept as long as this frame.
+            max_bytes = self._service.settings.max_body_bytes
+            await self._answer(await read_body(scope, receive, max_bytes), trace, reply, interruption)
         except asyncio.CancelledError:
             await self._fail(interruption.reason(), trace, reply)
         except PilotlightError as error:
@@ -74,34 +82,64 @@ class CompletionEndpoint(Generic[RequestT]):
             async with asyncio.timeout(_LAST_WORDS_S):
                 await reply.fail(error)
 
-    async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply) -> None:
-        service, form = self._service, self._format
-        request = form.decode(body)
+    async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply, interruption: Interruption) -> None:
+        service, form, size = self._service, self._format, len(body)
+        self._departures.begin(interruption, service.loop)
+        request = form.decode(body) if size <= _LARGE_BODY_BYTES else await service.in_thread(form.decode, body)
+        del body
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)
-        with service.admission.admit(*form.count_sequences(request)):
-            model = service.loaded_model
-            if model is None:
-                model = await self._patiently(service.model(), request, reply)
-            factory = service.params_factory(model)
-            if len(body) <= _SMALL_BODY_BYTES and form.is_light(request):
-                plan = form.plan(request, model, factory)
-            else:
-                planned = run_in_threadpool(form.plan, request, model, factory)
-                plan = await self._patiently(planned, request, reply)
-            if service.settings.log_prompts:
-                trace.prompt = form.logged_prompt(request)
-            generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, service.loop)
-            head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
-            answer = form.answer(request, plan, head, generation, model)
+        with service.admission.admit(form.demand(request), size) as stay:
+            turn = (stay, interruption)
             try:
-                generation.submit(service.engine)
-                if request.stream:
-                    await self._stream(generation, answer, trace, reply)
-                else:
-                    await self._collect(generation, answer, trace, reply)
+                generation, answer = await self._prepare(request, size, trace, reply, turn)
+                del request  # nothing of its size is kept while it waits
+                try:
+                    generation.submit(service.engine)
+                    if trace.stream:
+                        await self._stream(generation, answer, trace, reply)
+                    else:
+                        await self._collect(generation, answer, trace, reply)
+                finally:
+                    generation.cancel()
+                    stay.note_end(trace.completion_tokens or 0, by_itself=generation.has_ended)
             finally:
-                generation.cancel()
+                self._turns.end(turn)
+
+    async def _prepare(
+        self,
+        request: RequestT,
+        size: int,
+        trace: RequestTrace,
+        reply: Reply,
+        turn: _Turn,
+    ) -> tuple[Generation, Answer]:
+        """Everything up to the submission. From here on the request may not wait longer than QUEUE_TIMEOUT."""
+        service, form, loop = self._service, self._format, self._service.loop
+        model = service.loaded_model
+        if model is None:
+            model = await self._patiently(service.model(), request, reply)
+        self._turns.begin(turn, loop)
+        factory = service.params_factory(model)
+        if size <= _SMALL_BODY_BYTES and form.is_light(request):
+            plan = form.plan(request, model, factory)
+        else:
+            planned = service.in_thread(form.plan, request, model, factory)
+            plan = await self._patiently(planned, request, reply)
+        stay, _ = turn
+        stay.note_prompt(sum(map(len, plan.prompts)))
+        if service.settings.log_prompts:
+            trace.prompt = form.logged_prompt(request)
+        generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, loop, stay.note_start)
+        head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
+        return generation, form.answer(request, plan, head, generation, model)
+
+    def _check_turn(self, turn: _Turn) -> None:
+        """End a request that has not begun by now."""
+        stay, interruption = turn
+        if not stay.has_begun:
+            waited_s = self._service.settings.queue_timeout
+            interruption.interrupt(DeadlineExceededError(f"The request waited {waited_s:g} s and had not begun"))
 
     async def _patiently(self, waited_for: Coroutine[Any, Any, T], request: RequestT, reply: Reply) -> T:
         """The result; while it takes long, a stream's client hears that the server lives."""
@@ -149,3 +187,9 @@ class CompletionEndpoint(Generic[RequestT]):
         if self._service.settings.log_prompts:
             texts = answer.texts
             trace.completion = texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()
+
+
+def _body_bytes(scope: Scope) -> int | None:
+    """As the head says it; None where the body comes in chunks."""
+    length = header(scope, b"content-length")
+    return int(length) if length is not None and length.isdecimal() else None

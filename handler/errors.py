@@ -19,7 +19,7 @@ PilotlightError
 │   ├── OverloadedError
 │   ├── StartingError
 │   └── StoppingError
-├── DeadlineExceededError       REQUEST_TIMEOUT ran out
+├── DeadlineExceededError       REQUEST_TIMEOUT ran out, or QUEUE_TIMEOUT
 ├── ClientDisconnectedError     nobody is left to answer
 └── EngineError                 a step failed, or the engine is gone
 """
@@ -126,7 +126,7 @@ class UnavailableError(PilotlightError):
 
 
 class OverloadedError(UnavailableError):
-    """All slots and the whole queue are taken."""
+    """More waits than may, or the wait would be too long."""
 
     code = "overloaded"
 
@@ -144,7 +144,7 @@ class StoppingError(UnavailableError):
 
 
 class DeadlineExceededError(PilotlightError):
-    """The request ran longer than REQUEST_TIMEOUT."""
+    """The request ran longer than REQUEST_TIMEOUT, or waited longer than QUEUE_TIMEOUT."""
 
 
 class ClientDisconnectedError(PilotlightError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from handler.engine.types import OnEvent, SamplingParams, TokenEvent
 from handler.metrics import Metrics
 from handler.schema.usage import PromptTokensDetails, Usage
 from handler.trace import RequestTrace
+
+OnStart = Callable[[float | None], None]
 
 
 class SubmitsSequences(Protocol):
@@ -38,7 +40,8 @@ class Consumer(Protocol):
 class Generation:
     """All sequences of one request, from submission to the last event.
 
-    `cancel` must be called at the end, however it comes: it frees what still runs.
+    `cancel` must be called at the end, however it comes: it frees what still runs. `on_start` is called for each
+    sequence that enters a batch, with the moment at which it did.
     """
 
     _waiter: asyncio.Future[None] | None = None
@@ -54,6 +57,7 @@ class Generation:
         trace: RequestTrace,
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
+        on_start: OnStart | None = None,
     ) -> None:
         self.choices = [Choice(index) for index in range(len(prompts) * n)]  # those of a prompt side by side
         self._prompts = prompts
@@ -62,6 +66,7 @@ class Generation:
         self._trace = trace
         self._metrics = metrics
         self._loop = loop
+        self._on_start = on_start
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
         self._unfinished = len(self.choices)
@@ -171,12 +176,16 @@ class Generation:
                 self._trace.fail(choice.error)  # the answer has a part that failed, and so the row says
 
     def _on_event(self, choice: Choice, event: TokenEvent) -> None:
+        if not choice.has_begun:
+            self._begin(choice, event)
         if event.token_ids:
             self._count(choice, event)
         if event.finish_reason is not None:
             self._unfinished -= 1
             if choice.index == 0:
                 self._trace.finish_reason = str(event.finish_reason)
+        elif not event.token_ids:
+            return  # it has entered a batch, which is known now
         elif self._consumer is not None and self._is_fed(self._consumer, choice, event):
             return
         self._arrived.append((choice, event))
@@ -199,6 +208,15 @@ class Generation:
             self.wake()
         return True
 
+    def _begin(self, choice: Choice, event: TokenEvent) -> None:
+        if event.error is not None and event.first_scheduled_s is None:
+            return  # it never did
+        choice.has_begun = True
+        if self._trace.first_scheduled_s is None:
+            self._trace.first_scheduled_s = event.first_scheduled_s
+        if self._on_start is not None:
+            self._on_start(event.first_scheduled_s)
+
     def _count(self, choice: Choice, event: TokenEvent) -> None:
         now_s = time.monotonic()
         num_tokens = len(event.token_ids)
@@ -208,7 +226,6 @@ class Generation:
             gap_s = None
             if trace.first_token_s is None:
                 trace.first_token_s = now_s
-                trace.first_scheduled_s = event.first_scheduled_s
             if choice.index % self._n == 0:
                 trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
         else:

@@ -38,7 +38,9 @@ class InvocationsEndpoint:
         body = await read_body_in_time(scope, receive, self._service.settings)
         fields = decode_object(body)
         if "instances" not in fields:
-            await self._endpoint(fields, "")(scope, _replayed(body, receive), send)
+            endpoint, receive = self._endpoint(fields, ""), _replayed(body, receive)
+            del body, fields  # nothing of their size is kept while the request waits
+            await endpoint(scope, receive, send)
             return
         async with interruptible(receive, self._deadlines):
             answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))

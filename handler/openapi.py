@@ -40,7 +40,10 @@ _HEADERS = {
         "The request's id in log and answer: the client's own if it sent a valid one.",
         {"type": "string"},
     ),
-    "retry-after": ("Seconds until a place is likely to be free.", {"type": "integer", "minimum": 1}),
+    "retry-after": (
+        "Seconds after which all that waits now is likely to have begun.",
+        {"type": "integer", "minimum": 1},
+    ),
     "www-authenticate": ("How to send a key.", {"type": "string", "const": "Bearer"}),
 }
 

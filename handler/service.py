@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar, TypeVarTuple
 
-from handler.admission import Admission
+from handler.admission import Admission, Limits
 from handler.boot import BootTimeline
+from handler.demand import Expectations
 from handler.engine.engine import DeviceStatus, EngineState, OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.snapshot import Snapshot
@@ -20,6 +24,12 @@ from handler.params import ParamsFactory
 from handler.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_NUM_THREADS = 4
+"""That decode and tokenize large requests and compile grammars, of which one that takes seconds must not stop all."""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class ServesModel(SubmitsSequences, Protocol):
@@ -70,8 +80,14 @@ class Service:
         self.engine = engine
         self.timeline = timeline
         self.metrics = metrics
-        self.admission = Admission(self._places, settings.max_queued_requests)
+        self.admission = Admission(
+            self._places,
+            self._running,
+            Limits(settings.max_queued_requests, settings.max_queued_tokens, settings.queue_timeout),
+            Expectations(settings.default_max_tokens),
+        )
         self.boot_error: PilotlightError | None = None
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, "plan")
         self._booted = asyncio.Event()
         self._fingerprint: str | None = None
         self._params_factory: ParamsFactory | None = None
@@ -86,6 +102,13 @@ class Service:
         self.loop = asyncio.get_running_loop()
         self.engine.start(self.loop.call_soon_threadsafe, note)
 
+    async def in_thread(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Run what takes long beside the loop. Who is cancelled meanwhile waits no longer; the thread goes on.
+
+        The threads are few: each that computes in Python keeps the loop waiting for the interpreter for a while.
+        """
+        return await self.loop.run_in_executor(self._threads, functools.partial(function, *arguments))
+
     @property
     def is_ready(self) -> bool:
         """Whether a token could be served to a new request now."""
@@ -95,6 +118,11 @@ class Service:
         """Sequences that can run at once; before the boot as many as on one device."""
         ready = sum(device.state is EngineState.READY for device in self.engine.devices)
         return self.settings.max_batch_size * max(1, ready)
+
+    def _running(self) -> int:
+        """Sequences that do run at once when others wait: where memory is short, fewer than there are places."""
+        stats = self.engine.stats
+        return stats.num_running if stats.num_waiting else max(stats.num_running, self._places())
 
     def _on_boot(self, error: PilotlightError | None) -> None:
         self.boot_error = error

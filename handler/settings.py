@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         kv_cache_fraction: share of the memory free after loading that the KV cache may take; None: the device decides.
         speculation_tokens: tokens guessed ahead in one step at most, by prompt lookup; None leaves it to the backend.
         max_queued_requests: sequences that may wait beyond max_batch_size before requests are refused.
+        max_queued_tokens: tokens of those that wait, prompts and what their completions are likely to be.
+        queue_timeout: seconds that a request may wait for its turn, once the model is loaded.
         default_max_tokens: where a request names none; None generates up to the model's limit.
         default_temperature: where a request names none; None takes the model's own generation_config.json.
         request_timeout: seconds a request may take, queueing included.
@@ -69,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_fraction: float | None = None
     speculation_tokens: int | None = None
     max_queued_requests: int = 256
+    max_queued_tokens: int = 262144
+    queue_timeout: float = 30.0
     default_max_tokens: int | None = None
     default_temperature: float | None = None
     request_timeout: float = 300.0
@@ -251,6 +255,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "kv_cache_fraction": _number(0.01, 0.98),
     "speculation_tokens": _integer(0, 64),
     "max_queued_requests": _integer(0, 1 << 20),
+    "max_queued_tokens": _integer(0, 1 << 40),
+    "queue_timeout": _number(0.1, 86400.0),
     "default_max_tokens": _integer(1, 1 << 24),
     "default_temperature": _number(0.0, 2.0),
     "request_timeout": _number(0.1, 86400.0),

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -38,7 +37,7 @@ RequestT = TypeVar("RequestT", TokenizeTextRequest | TokenizeChatRequest, Detoke
 
 
 class Direction(msgspec.Struct, Generic[RequestT], frozen=True):
-    """What becomes of a body, and of its request once the model is loaded; `compute` runs in the thread pool."""
+    """What becomes of a body, and of its request once the model is loaded; `compute` runs in a thread."""
 
     decode: Callable[[bytes], RequestT]
     compute: Callable[[RequestT, LoadedModel], msgspec.Struct]
@@ -65,7 +64,7 @@ class TokenizationEndpoint(Generic[RequestT]):
             service.check_model_name(asked.model)
         async with interruptible(receive, self._deadlines):
             model = await service.model()
-            answer = await run_in_threadpool(self._direction.compute, asked, model)
+            answer = await service.in_thread(self._direction.compute, asked, model)
         await Response(encode_json(answer), media_type="application/json")(scope, receive, send)
 
 

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from handler.cli.serve import announce, bind, listener_address, uvicorn_config
+from handler.demand import Demand
 from handler.engine.devices import Placement
 from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
@@ -170,10 +171,13 @@ async def test_the_house_has_as_many_places_as_the_devices_that_serve(tiny_serve
     async with application_on(TWO, tiny_served, tmp_path, MAX_QUEUED_REQUESTS="1") as application:
         await all_booted(application)
         admission = application.service.admission
-        with pytest.raises(InvalidRequestError, match="at most 9 fit"), admission.admit(10, "n"):
+        with (
+            pytest.raises(InvalidRequestError, match="at most 9 fit"),
+            admission.admit(Demand(completions=10, param="n"), 0),
+        ):
             pass
-        with admission.admit(5, "n"):
-            with admission.admit(4, "n"):
+        with admission.admit(Demand(completions=5, param="n"), 0):
+            with admission.admit(Demand(completions=4, param="n"), 0):
                 pass
             break_device(application, 0)
 
@@ -181,7 +185,7 @@ async def test_the_house_has_as_many_places_as_the_devices_that_serve(tiny_serve
                 return True if EngineState.FAILED in {d.state for d in application.engine.devices} else None
 
             await until(look, "the device has failed")
-            with pytest.raises(OverloadedError), admission.admit(1, "n"):
+            with pytest.raises(OverloadedError), admission.admit(Demand(param="n"), 0):
                 pass
 
 

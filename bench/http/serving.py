@@ -22,6 +22,9 @@ from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.settings import Settings
 
+_MAX_BATCH_SIZE = 4096
+"""The engine takes any number at once, so nobody has to wait."""
+
 
 def main() -> None:
     """Serve until SIGTERM."""
@@ -34,6 +37,7 @@ def main() -> None:
             "DATABASE_URL": spec.database,
             "SPOOL_DIR": str(Path(spec.directory) / "spool"),
             "PILOTLIGHT_HOME": spec.directory,
+            "MAX_BATCH_SIZE": str(_MAX_BATCH_SIZE),
         }
     )
     with (Path(spec.directory) / "log").open("w", encoding="utf-8") as log:

@@ -55,6 +55,7 @@ class EngineCore:
         self._end_token_ids = frozenset(model.defaults.end_token_ids)
         self._sequences: dict[int, tuple[Sequence, SequenceOutput]] = {}
         self._in_flight: deque[LaunchedStep] = deque()
+        self._begun: list[tuple[int, TokenEvent]] = []
 
     @property
     def has_work(self) -> bool:
@@ -109,6 +110,14 @@ class EngineCore:
             events += self._collect()
         return events
 
+    def take_begun(self) -> list[tuple[int, TokenEvent]]:
+        """Events without tokens for those that have begun since the last call, and whose prompt takes more steps.
+
+        That may be long: whoever waits for their turn learns so that it has come.
+        """
+        begun, self._begun = self._begun, []
+        return [(sequence_id, event) for sequence_id, event in begun if sequence_id in self._sequences]
+
     def idle(self) -> None:
         """Use a moment without work."""
         self._runner.idle()
@@ -153,6 +162,8 @@ class EngineCore:
             tokens = sampled.get(sequence)
             if tokens is None:
                 self._scheduler.advance(chunk, 0)
+                if chunk.start == sequence.cached_tokens:
+                    self._begun.append((sequence.id, TokenEvent(first_scheduled_s=sequence.first_scheduled_s)))
                 continue
             event = output.accept(tokens)
             if event.finish_reason is FinishReason.ERROR:

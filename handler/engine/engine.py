@@ -264,6 +264,7 @@ class Engine:
         """One step; a failed one fails every sequence, and the engine goes on."""
         try:
             events = core.step()
+            events += core.take_begun()
         except Exception as error:  # a step's failure must reach the clients, whatever it is
             logger.exception("engine step failed")
             event = _failed(error)

@@ -118,6 +118,9 @@ class SampledToken(msgspec.Struct, frozen=True):
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
     """What one step yielded for one sequence. The last event of a sequence, and only that, has a finish_reason.
 
+    Where a prompt takes several steps, an event without tokens says after the first of them that it has begun. It may
+    come again if the sequence was preempted meanwhile.
+
     Attributes:
         text: text that is certain now; may be empty while a character or a possible stop string is incomplete.
         token_ids: tokens generated in this step.

@@ -18,6 +18,7 @@ from handler.conversation.output import (
     parse_whole,
 )
 from handler.conversation.planning import plan_conversation
+from handler.demand import Demand
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
@@ -58,9 +59,10 @@ class ChatFormat:
         except InvalidRequestError as error:
             raise explain(error) from error
 
-    def count_sequences(self, request: ChatCompletionRequest) -> tuple[int, str]:
+    def demand(self, request: ChatCompletionRequest) -> Demand:
         """A conversation is one prompt."""
-        return request.n or 1, "n"
+        limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+        return Demand(completions=request.n or 1, param="n", max_tokens=limit, priority=request.priority or 0)
 
     def is_light(self, request: ChatCompletionRequest) -> bool:
         """Nothing is compiled, and no tools are described."""

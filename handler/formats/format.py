@@ -8,6 +8,7 @@ import msgspec
 
 from handler.choice import Choice
 from handler.conversation.output import OutputParser, ParserFactory
+from handler.demand import Demand
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
@@ -112,11 +113,11 @@ class Format(Protocol, Generic[RequestT]):
     def decode(self, body: bytes) -> RequestT:
         """The request; errors are InvalidRequestError."""
 
-    def count_sequences(self, request: RequestT) -> tuple[int, str]:
-        """How many sequences it makes, without tokenizing, and the field that asks for them."""
+    def demand(self, request: RequestT) -> Demand:
+        """What it asks for, without tokenizing."""
 
     def plan(self, request: RequestT, model: LoadedModel, factory: ParamsFactory) -> Plan:
-        """Templates, tokens and the checks that need the model. Runs in the thread pool, or on the loop if light."""
+        """Templates, tokens and the checks that need the model. Runs in a thread, or on the loop if light."""
 
     def is_light(self, request: RequestT) -> bool:
         """Whether a small request's plan is template and tokens only, with nothing to compile that takes long."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from handler.conversation.planning import plan_conversation
+from handler.demand import Demand
 from handler.engine.loaded import LoadedModel
 from handler.engine.types import SamplingParams
 from handler.formats.format import Head, Plan
@@ -37,9 +38,9 @@ class ResponsesFormat:
         _name_messages(members.get("input"))
         return convert_request(members, ResponseRequest)
 
-    def count_sequences(self, request: ResponseRequest) -> tuple[int, str]:
+    def demand(self, request: ResponseRequest) -> Demand:
         """A conversation has one answer."""
-        return 1, "input"
+        return Demand(param="input", max_tokens=request.max_output_tokens, priority=request.priority or 0)
 
     def is_light(self, request: ResponseRequest) -> bool:
         """Nothing is compiled, and no tools are described."""

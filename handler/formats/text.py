@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from handler.choice import Choice
+from handler.demand import Demand
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.format import Echo, Head, Plan, choice_error
 from handler.formats.text_logprobs import LogprobLists, joined
-from handler.formats.text_prompts import count_prompts, read_prompts
+from handler.formats.text_prompts import count_given_tokens, count_prompts, read_prompts
 from handler.generation import Generation
 from handler.http_errors import error_body
 from handler.params import ParamsFactory
@@ -41,12 +42,18 @@ class TextFormat:
             raise InvalidRequestError("best_of: the best is known at the end only; it cannot be streamed", "best_of")
         return request
 
-    def count_sequences(self, request: CompletionRequest) -> tuple[int, str]:
+    def demand(self, request: CompletionRequest) -> Demand:
         """Completions of all prompts."""
         num_prompts, each = count_prompts(request), _completions_each(request)
-        if num_prompts > 1:
-            return num_prompts * each, "prompt"
-        return each, "n" if each == (request.n or 1) else "best_of"
+        param = "n" if each == (request.n or 1) else "best_of"
+        return Demand(
+            prompts=num_prompts,
+            completions=each,
+            param="prompt" if num_prompts > 1 else param,
+            prompt_tokens=count_given_tokens(request),
+            max_tokens=request.max_tokens,
+            priority=request.priority or 0,
+        )
 
     def is_light(self, request: CompletionRequest) -> bool:
         """Nothing is compiled."""

@@ -24,6 +24,14 @@ def count_prompts(request: CompletionRequest) -> int:
     return 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
 
 
+def count_given_tokens(request: CompletionRequest) -> int | None:
+    """How many tokens all prompts have that came as tokens; None where any is a text."""
+    prompt = request.prompt
+    if isinstance(prompt, str) or isinstance(prompt[0], str):
+        return None
+    return sum(len(item) if isinstance(item, list) else 1 for item in prompt)
+
+
 def read_prompts(request: CompletionRequest, tokenizer: Tokenizer) -> list[Prompt]:
     """Each prompt. Texts get the special tokens that the tokenizer adds; tokens are taken as they are.
 

@@ -208,6 +208,20 @@ def test_events_tell_when_the_sequence_began(load_tiny: LoadTiny) -> None:
     assert began[0] < began[1]  # type: ignore[operator]
 
 
+def test_a_long_prompt_says_that_it_has_begun(load_tiny: LoadTiny) -> None:
+    core = load_tiny(max_model_len=512, prefill_chunk_tokens=128, max_batch_size=1)
+    long, waiting = submit(core, list(range(1, 251)) * 2, greedy(2)), submit(core, [1], greedy(1))
+    assert core.step() == []
+    ((number, begun),) = core.take_begun()
+    assert (number, begun.token_ids, begun.finish_reason) == (long, (), None)
+    assert begun.first_scheduled_s is not None
+    completions = run(core)
+    assert core.take_begun() == []
+    assert [len(event.token_ids) for event in completions[long].events] == [1, 1]
+    assert completions[long].events[0].first_scheduled_s == begun.first_scheduled_s
+    assert [len(event.token_ids) for event in completions[waiting].events] == [1]
+
+
 def test_fp8_is_refused_where_the_device_lacks_it(load_tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("not on this device")

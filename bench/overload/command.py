@@ -1,0 +1,75 @@
+"""`pilotlight bench overload`: reads the command line, runs the rounds, gives out the result.
+
+Exit codes: 0 when every goal was met, 1 when one was missed or something failed, 2 for bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+
+import msgspec
+
+from bench.comparison import summaries
+from bench.environment import look_around
+from bench.overload.arguments import CONTENDERS
+from bench.overload.contenders import OverloadedServer
+from bench.overload.plan import Plan, missed_goals
+from bench.report import show
+from bench.result import Result, encode_result, write_result
+from bench.rounds import run_rounds, show_progress
+from bench.stub_model import STUB_MODEL
+from handler.cli.serve import ensure_snapshot
+from handler.settings import Settings
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Measure and print.
+
+    Raises:
+        BenchError: the result cannot be written.
+    """
+    plan = Plan(
+        rounds=args.rounds,
+        seconds=args.seconds,
+        factor=args.factor,
+        tokens=args.tokens,
+        queue_timeout_s=args.queue_timeout,
+        batch_size=settings.max_batch_size,
+        seed=args.seed,
+    )
+    contenders = [_contender(name, plan, settings) for name in CONTENDERS if args.only is None or name in args.only]
+    environment = look_around()
+    rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
+    result = Result(
+        benchmark="overload",
+        arguments=tuple(sys.argv[1:]),
+        environment=environment,
+        settings=settings.public(),
+        peers={},
+        plan=msgspec.to_builtins(plan),
+        rounds=tuple(rounds),
+        failures=tuple(failures),
+        summary=summaries(rounds),
+        ratios=(),
+        profile=None,
+    )
+    if args.out is not None:
+        write_result(result, args.out)
+    if args.json:
+        sys.stdout.write(encode_result(result).decode())
+    else:
+        show(result)
+    missed = [f"{each.contender}: {text}" for each in rounds for text in missed_goals(each.metrics, plan)]
+    for line in missed:
+        show_progress(f"missed: {line}")
+    return 1 if failures or missed else 0
+
+
+def _contender(name: str, plan: Plan, settings: Settings) -> OverloadedServer:
+    if name == "pilotlight-stub":
+        return OverloadedServer(name, ("bench.overload.serving",), STUB_MODEL, plan, {})
+    snapshot = ensure_snapshot(settings)
+    environ = {"MODEL_NAME": str(snapshot.directory), "PILOTLIGHT_HOME": str(settings.pilotlight_home)}
+    return OverloadedServer(name, ("handler", "serve"), snapshot.name, plan, environ)
