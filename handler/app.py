@@ -14,7 +14,6 @@ import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -22,7 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from handler.auth import Authenticator, AuthMiddleware
+from handler.auth import Authenticator
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
 from handler.direct import DirectPaths
@@ -78,7 +77,7 @@ def create_app(
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
 
-    authenticator = Authenticator(settings.api_keys)
+    authenticator = Authenticator(settings.api_keys, settings.keyless_paths)
     routes, direct = _routes(service, authenticator)
     app = Starlette(
         routes=routes,
@@ -118,7 +117,7 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
     @functools.cache
     def description() -> bytes:
         """Made for the first who asks: it takes longer than a boot can spare."""
-        return orjson.dumps(describe_api(name, with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
+        return orjson.dumps(describe_api(name, authenticator.needs_key, with_metrics=settings.enable_metrics))
 
     async def models(_: Request) -> Response:
         return Response(encode_json(ModelList([await _model(service)])), media_type="application/json")
@@ -148,7 +147,6 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
     tokenize, detokenize = TokenizationEndpoint(service, TOKENIZE), TokenizationEndpoint(service, DETOKENIZE)
     responses = CompletionEndpoint(service, ResponsesFormat())
     invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text, "input": responses})
-    authenticated = [Middleware(AuthMiddleware, authenticator=authenticator)]
     api = [
         Route("/chat/completions", chat, methods=["POST"]),
         Route("/completions", text, methods=["POST"]),
@@ -169,11 +167,11 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
         "/invocations": invocations,
     }
     routes: list[BaseRoute] = [
-        Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
-        Route("/tokenize", tokenize, methods=["POST"], middleware=authenticated),
-        Route("/detokenize", detokenize, methods=["POST"], middleware=authenticated),
-        Route("/invocations", invocations, methods=["POST"], middleware=authenticated),
-        Route("/version", health.version, middleware=authenticated),
+        Mount("/v1", app=Router(api, redirect_slashes=False)),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+        Route("/invocations", invocations, methods=["POST"]),
+        Route("/version", health.version),
         Route("/ping", health.ping),
         Route("/health", health.health),
         Route("/ready", health.ready),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,18 @@ def docs_directory() -> Path:
     return Path(spec.submodule_search_locations[0]) / "static"
 
 
-def describe_api(model_name: str, *, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
-    """The OpenAPI document as JSON-ready objects. `model_name` is what requests must name."""
+def describe_api(model_name: str, needs_key: Callable[[str], bool], *, with_metrics: bool) -> dict[str, Any]:
+    """The OpenAPI document as JSON-ready objects. `model_name` is what requests must name; which paths need a key?"""
     endpoints = [endpoint for endpoint in ENDPOINTS if with_metrics or endpoint.path != "/metrics"]
     components: dict[str, Any] = {
         "schemas": _schemas(endpoints, model_name),
         "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
     }
-    if with_auth:
+    if any(needs_key(endpoint.path) for endpoint in endpoints):
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
-        operation = _operation(endpoint, model_name, with_auth=with_auth)
+        operation = _operation(endpoint, model_name, needs_key=needs_key(endpoint.path))
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -94,7 +94,7 @@ def _schemas(endpoints: Sequence[Endpoint], model_name: str) -> dict[str, Any]:
     return components
 
 
-def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, model_name: str, *, needs_key: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": endpoint.summary, "operationId": _operation_id(endpoint)}
     if endpoint.rules:
         operation["description"] = "\n".join(f"- {rule}" for rule in endpoint.rules)
@@ -109,11 +109,11 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     if endpoint.events:
         responses["200"]["content"]["text/event-stream"] = _stream(endpoint)
-    errors = errors_of(endpoint, with_auth=with_auth)
+    errors = errors_of(endpoint, needs_key=needs_key)
     for status in sorted({ERROR_TABLE[error].status for error in errors}):
         responses[str(status)] = _error([error for error in errors if ERROR_TABLE[error].status == status])
     operation["responses"] = responses
-    if with_auth and endpoint.needs_key:
+    if needs_key:
         operation["security"] = [{"bearer": []}]
     return operation
 

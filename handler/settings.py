@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 
 from handler.errors import ConfigurationError
+from handler.keys import join_keys, parse_keys, read_keys
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["auto", "none", "int8", "fp8"]
@@ -21,6 +22,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
 _CUDA_DEVICE = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
+_OPENABLE_PATHS = ("/health", "/ready", "/ping", "/startup", "/metrics", "/version", "/openapi.json", "/docs")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
@@ -49,7 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         db_pool_size: connections to PostgreSQL at most.
         spool_dir: where records wait for PostgreSQL.
         log_prompts: store prompts and completions in the request log.
-        api_keys: accepted bearer tokens by name; empty lets everybody in.
+        api_keys: SHA-256 digests of the accepted bearer tokens, by name; empty lets everybody in.
+        api_keys_file: a file with more of them, as platforms mount secrets.
+        keyless_paths: what answers without a key where there are keys.
         max_body_bytes: largest request body.
         cors_origins: browser origins allowed to call; empty allows none.
         log_level: of the function's own log.
@@ -78,7 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_pool_size: int = 4
     spool_dir: Path
     log_prompts: bool = False
-    api_keys: dict[str, str] = {}
+    api_keys: dict[str, bytes] = {}
+    api_keys_file: Path | None = None
+    keyless_paths: tuple[str, ...] = ("/health", "/ready", "/ping", "/startup")
     max_body_bytes: int = 4 * 1024 * 1024
     cors_origins: tuple[str, ...] = ()
     log_level: LogLevel = "info"
@@ -101,9 +107,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     values[field] = parse(env[key])
                 except ValueError as error:
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
+        _add_keys_of_file(values)
         home = values["pilotlight_home"]
         assert isinstance(home, Path)
         return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+    def __repr__(self) -> str:
+        """What `public` shows: an object turns up in tracebacks and debuggers."""
+        return f"Settings({self.public()})"
 
     def public(self) -> dict[str, object]:
         """Every setting in a form fit for a log or a screen: keys hidden, passwords masked."""
@@ -197,20 +208,23 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
 
 
-def _api_keys(text: str) -> dict[str, str]:
-    keys: dict[str, str] = {}
-    for number, item in enumerate(_list(text), start=1):
-        name, separator, key = item.partition(":")
-        if not separator:
-            name, key = f"key-{number}", item
-        if not name or not key:
-            raise ValueError("must be keys, or name:key pairs, separated by commas")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError("must hold keys of ASCII characters without spaces, which a header can carry")
-        if name in keys or key in keys.values():
-            raise ValueError("must not hold a name or a key twice")
-        keys[name] = key
-    return keys
+def _add_keys_of_file(values: dict[str, object]) -> None:
+    path, keys = values.get("api_keys_file"), values.get("api_keys", {})
+    if path is None:
+        return
+    assert isinstance(path, Path)
+    assert isinstance(keys, dict)
+    try:
+        values["api_keys"] = join_keys(keys, read_keys(path))
+    except ValueError as error:
+        raise ConfigurationError("API_KEYS_FILE", f"{error}, got {str(path)!r}") from error
+
+
+def _keyless_paths(text: str) -> tuple[str, ...]:
+    paths = () if text == "none" else _list(text)
+    if not set(paths) <= set(_OPENABLE_PATHS):
+        raise ValueError(f"must be none, or some of {', '.join(_OPENABLE_PATHS)}")
+    return paths
 
 
 def _database_url(text: str) -> str:
@@ -260,7 +274,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "db_pool_size": _integer(1, 1000),
     "spool_dir": _path,
     "log_prompts": _boolean,
-    "api_keys": _api_keys,
+    "api_keys": parse_keys,
+    "api_keys_file": _path,
+    "keyless_paths": _keyless_paths,
     "max_body_bytes": _integer(1024, 1 << 32),
     "cors_origins": _origins,
     "log_level": _choice(LogLevel),
