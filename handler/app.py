@@ -32,9 +32,11 @@ from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
 from handler.invocations import InvocationsEndpoint
+from handler.limited import RateLimited
 from handler.logs import FIELDS
 from handler.metrics import Metrics
 from handler.openapi import DOCS_PAGE, describe_api, docs_directory
+from handler.rate_limits.allowance import RATE_LIMIT_HEADERS, RateLimits
 from handler.requestlog.sink import LogSink
 from handler.schema.codec import encode_json
 from handler.schema.errors import ErrorBody, ErrorDetail
@@ -76,9 +78,14 @@ def create_app(
         finally:
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
+            if limits is not None:
+                await limits.close()
 
+    limits = _rate_limits(settings, engine.snapshot.name, metrics)
     authenticator = Authenticator(settings.api_keys, settings.keyless_paths)
     routes, direct = _routes(service, authenticator)
+    if limits is not None:
+        direct = {path: RateLimited(endpoint, limits) for path, endpoint in direct.items()}
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -185,6 +192,16 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
     return routes, direct
 
 
+def _rate_limits(settings: Settings, model_name: str, metrics: Metrics) -> RateLimits | None:
+    requests, tokens = settings.rate_limit_requests_per_minute, settings.rate_limit_tokens_per_minute
+    if not requests and not tokens:
+        return None
+    from handler.rate_limits.counters import Counters  # noqa: PLC0415  (0.1 s that only those pay who set limits)
+
+    counters = Counters(settings.redis_url, metrics.count_rate_limit_failures())
+    return RateLimits(counters, model_name=model_name, requests_per_minute=requests, tokens_per_minute=tokens)
+
+
 async def _model(service: Service) -> Model:
     model = await service.model()
     created = int(dt.datetime.fromisoformat(service.engine.snapshot.manifest.created_at).timestamp())
@@ -199,7 +216,7 @@ def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
-        expose_headers=["x-request-id", "retry-after"],
+        expose_headers=["x-request-id", "retry-after", *RATE_LIMIT_HEADERS],
     )
 
 

@@ -19,6 +19,7 @@ from handler.errors import (
     NotStoredError,
     OverloadedError,
     PilotlightError,
+    RateLimitError,
     StartingError,
     StoppingError,
     UnknownModelError,
@@ -81,6 +82,7 @@ _BODY_ERRORS: tuple[type[PilotlightError], ...] = (
     UnknownModelError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,
+    RateLimitError,
     DeadlineExceededError,
     EngineError,
 )

@@ -17,6 +17,7 @@ PilotlightError
 │   └── UnsupportedMediaTypeError
 ├── UnavailableError            try again later; may say when in `retry_after_s`
 │   ├── OverloadedError
+│   ├── RateLimitError
 │   ├── StartingError
 │   └── StoppingError
 ├── DeadlineExceededError       REQUEST_TIMEOUT ran out
@@ -129,6 +130,12 @@ class OverloadedError(UnavailableError):
     """All slots and the whole queue are taken."""
 
     code = "overloaded"
+
+
+class RateLimitError(UnavailableError):
+    """The key has had its requests or tokens of this minute."""
+
+    code = "rate_limit_exceeded"
 
 
 class StartingError(UnavailableError):

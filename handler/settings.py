@@ -54,6 +54,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_keys: SHA-256 digests of the accepted bearer tokens, by name; empty lets everybody in.
         api_keys_file: a file with more of them, as platforms mount secrets.
         keyless_paths: what answers without a key where there are keys.
+        rate_limit_requests_per_minute: by the key's name, "*" for all that have none of their own; none: no limit.
+        rate_limit_tokens_per_minute: the same for tokens of prompts and completions.
+        redis_url: where rate limits are counted; None counts in this process.
         max_body_bytes: largest request body.
         cors_origins: browser origins allowed to call; empty allows none.
         log_level: of the function's own log.
@@ -85,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: dict[str, bytes] = {}
     api_keys_file: Path | None = None
     keyless_paths: tuple[str, ...] = ("/health", "/ready", "/ping", "/startup")
+    rate_limit_requests_per_minute: dict[str, int] = {}
+    rate_limit_tokens_per_minute: dict[str, int] = {}
+    redis_url: str | None = None
     max_body_bytes: int = 4 * 1024 * 1024
     cors_origins: tuple[str, ...] = ()
     log_level: LogLevel = "info"
@@ -108,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 except ValueError as error:
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
         _add_keys_of_file(values)
+        _check_limited_keys(values)
         home = values["pilotlight_home"]
         assert isinstance(home, Path)
         return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
@@ -123,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, field)
             if field == "api_keys":
                 value = sorted(value)
-            elif field == "database_url" and value is not None:
+            elif field in {"database_url", "redis_url"} and value is not None:
                 value = without_password(value)
             elif isinstance(value, Path):
                 value = str(value)
@@ -137,7 +144,7 @@ def without_password(url: str) -> str:
 
 
 def _shown(key: str, value: str) -> str:
-    return "a secret" if key in {"API_KEYS", "DATABASE_URL"} else repr(value)
+    return "a secret" if key in {"API_KEYS", "DATABASE_URL", "REDIS_URL"} else repr(value)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -164,6 +171,9 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+_limit = _integer(1, 1_000_000_000)
 
 
 def _choice(literal: object) -> Callable[[str], str]:
@@ -220,6 +230,29 @@ def _add_keys_of_file(values: dict[str, object]) -> None:
         raise ConfigurationError("API_KEYS_FILE", f"{error}, got {str(path)!r}") from error
 
 
+def _check_limited_keys(values: dict[str, object]) -> None:
+    keys = values.get("api_keys", {})
+    assert isinstance(keys, dict)
+    for field in ("rate_limit_requests_per_minute", "rate_limit_tokens_per_minute"):
+        limits = values.get(field, {})
+        assert isinstance(limits, dict)
+        unknown = limits.keys() - keys.keys() - {"*"}
+        if unknown:
+            raise ConfigurationError(field.upper(), f"must name keys of API_KEYS, got {', '.join(sorted(unknown))}")
+
+
+def _rate_limits(text: str) -> dict[str, int]:
+    """`60`, `alice:600`, or both and more of them, separated by commas."""
+    limits: dict[str, int] = {}
+    for item in _list(text):
+        name, separator, number = item.rpartition(":")
+        name = name.strip() if separator else "*"
+        if not name or name in limits:
+            raise ValueError("must be a number, or numbers as name:number, separated by commas, and none twice")
+        limits[name] = _limit(number)
+    return limits
+
+
 def _keyless_paths(text: str) -> tuple[str, ...]:
     paths = () if text == "none" else _list(text)
     if not set(paths) <= set(_OPENABLE_PATHS):
@@ -234,6 +267,17 @@ def _database_url(text: str) -> str:
         is_good = False
     if not is_good:
         raise ValueError("must be a postgresql:// URL or 'none'")
+    return text
+
+
+def _redis_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_good = (parts.scheme in {"redis", "rediss"} and (parts.port or 1) > 0) or parts.scheme == "unix"
+    except ValueError:  # its message may hold the password
+        is_good = False
+    if not is_good:
+        raise ValueError("must be a redis://, rediss:// or unix:// URL")
     return text
 
 
@@ -277,6 +321,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "api_keys": parse_keys,
     "api_keys_file": _path,
     "keyless_paths": _keyless_paths,
+    "rate_limit_requests_per_minute": _rate_limits,
+    "rate_limit_tokens_per_minute": _rate_limits,
+    "redis_url": _redis_url,
     "max_body_bytes": _integer(1024, 1 << 32),
     "cors_origins": _origins,
     "log_level": _choice(LogLevel),

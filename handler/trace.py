@@ -16,6 +16,7 @@ from handler.errors import (
     DeadlineExceededError,
     UnavailableError,
 )
+from handler.rate_limits.allowance import Allowance
 from handler.requestlog.record import Record, Status, new_id
 
 
@@ -37,6 +38,7 @@ class RequestTrace:
     metadata: dict[str, Any] | None = None
     prompt: Any = None
     completion: str | None = None
+    allowance: Allowance | None = None
 
     def __init__(
         self, request_id: str, endpoint: str, *, cold_start: bool, record_randomness: bytes | None = None
@@ -52,6 +54,11 @@ class RequestTrace:
     def created_at(self) -> dt.datetime:
         """When the request arrived, in UTC."""
         return dt.datetime.fromtimestamp(self.created_s, dt.UTC)
+
+    @property
+    def num_used_tokens(self) -> int:
+        """Of prompt and completions, so far."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def fail(self, error: BaseException) -> None:
         """Note why the request did not end well, and what that makes it; the first reason stays."""

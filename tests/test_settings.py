@@ -45,6 +45,10 @@ GOOD = [
     ("API_KEYS", "alice:sk:with:colons", {"alice": digest("sk:with:colons")}),
     ("API_KEYS", f"alice:sha256:{'0' * 64}, sha256:{'1F' * 32}", {"alice": bytes(32), "key-2": b"\x1f" * 32}),
     ("API_KEYS_FILE", str(KEYS_FILE), KEYS_FILE),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60", {"*": 60}),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "1000000", {"*": 1000000}),
+    ("REDIS_URL", "rediss://u:p@h:1/0", "rediss://u:p@h:1/0"),
+    ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
     ("KEYLESS_PATHS", "none", ()),
     ("KEYLESS_PATHS", "/health, /docs", ("/health", "/docs")),
     ("MAX_BODY_BYTES", "2048", 2048),
@@ -96,6 +100,14 @@ BAD = [
     ("API_KEYS_FILE", "/nowhere/keys"),
     ("API_KEYS_FILE", "/dev/null"),
     ("API_KEYS_FILE", "/"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "0"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60, 70"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", ":60"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60,alice:600"),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "many"),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "alice:"),
+    ("REDIS_URL", "localhost:6379"),
+    ("REDIS_URL", "redis://h:port"),
     ("KEYLESS_PATHS", "/v1/models"),
     ("KEYLESS_PATHS", "health"),
     ("KEYLESS_PATHS", "none,/health"),
@@ -149,6 +161,12 @@ def test_a_bad_file_of_keys_is_named_and_not_quoted(tmp_path: Path, contents: by
     assert "hunter" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_key_can_have_a_limit_of_its_own() -> None:
+    environ = {"API_KEYS": "alice:one,two", "RATE_LIMIT_TOKENS_PER_MINUTE": "100, alice:2000,key-2:5"}
+    limits = Settings.from_env(environ).rate_limit_tokens_per_minute
+    assert limits == {"*": 100, "alice": 2000, "key-2": 5}
+
+
 def test_every_setting_is_covered_here() -> None:
     keys = {field.upper() for field in Settings.__struct_fields__}
     assert {key for key, _, _ in GOOD} == keys
@@ -161,6 +179,8 @@ def test_every_setting_is_covered_here() -> None:
         ("API_KEYS", "alice:hunter2,bob:hunter2"),
         ("API_KEYS", "hunter2 hunter2"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("REDIS_URL", "redis://:hunter2@h:port"),
+        ("REDIS_URL", "redis://:hunter2@h\u2100st"),
         ("DATABASE_URL", "postgresql://u:hunter2@h\u2100st/d"),  # urlsplit's own message holds what stands before the @
     ],
 )
@@ -188,11 +208,16 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
 
 
 def test_public_shows_every_setting_and_no_secret() -> None:
-    settings = Settings.from_env({"API_KEYS": "alice:hunter2", "DATABASE_URL": "postgresql://u:hunter2@h/d"})
+    environ = {
+        "API_KEYS": "alice:hunter2",
+        "DATABASE_URL": "postgresql://u:hunter2@h/d",
+        "REDIS_URL": "redis://:hunter2@h",
+    }
+    settings = Settings.from_env(environ)
     shown = settings.public()
     assert set(shown) == {field.upper() for field in Settings.__struct_fields__}
     assert shown["API_KEYS"] == ["alice"]
-    assert shown["DATABASE_URL"] == "postgresql://u:***@h/d"
+    assert (shown["DATABASE_URL"], shown["REDIS_URL"]) == ("postgresql://u:***@h/d", "redis://:***@h")
     assert "hunter2" not in f"{shown} {settings!r} {settings}"
     assert settings.api_keys["alice"].hex() not in f"{shown} {settings!r}"
 
