@@ -35,7 +35,7 @@ from handler.invocations import InvocationsEndpoint
 from handler.limited import RateLimited
 from handler.logs import FIELDS
 from handler.metrics import Metrics
-from handler.openapi import DOCS_PAGE, describe_api, docs_directory
+from handler.openapi import DOCS_HEADERS, DOCS_PAGE, describe_api, docs_directory
 from handler.rate_limits.allowance import RATE_LIMIT_HEADERS, RateLimits
 from handler.requestlog.sink import LogSink
 from handler.schema.codec import encode_json
@@ -147,7 +147,7 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
         return Response(await run_in_threadpool(description), media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return HTMLResponse(DOCS_PAGE)
+        return HTMLResponse(DOCS_PAGE, headers=DOCS_HEADERS)
 
     chat = CompletionEndpoint(service, ChatFormat())
     text = CompletionEndpoint(service, TextFormat())
