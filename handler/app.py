@@ -18,14 +18,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from handler.auth import Authenticator
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
 from handler.direct import DirectPaths
-from handler.errors import EngineError, InvalidRequestError, NotStoredError, PilotlightError
+from handler.errors import EngineError, InvalidRequestError, NotStoredError, PilotlightError, shortened
 from handler.formats.chat import ChatFormat
 from handler.formats.responses import ResponsesFormat
 from handler.formats.text import TextFormat
@@ -35,7 +34,7 @@ from handler.invocations import InvocationsEndpoint
 from handler.limited import RateLimited
 from handler.logs import FIELDS
 from handler.metrics import Metrics
-from handler.openapi import DOCS_HEADERS, DOCS_PAGE, describe_api, docs_directory
+from handler.openapi import DOCS_HEADERS, DOCS_PAGE, DocsFiles, describe_api
 from handler.rate_limits.allowance import RATE_LIMIT_HEADERS, RateLimits
 from handler.requestlog.sink import LogSink
 from handler.schema.codec import encode_json
@@ -49,6 +48,7 @@ from handler.tracing import TracingMiddleware
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_MESSAGE = 1000
 _FLUSH_TIMEOUT_S = 5.0
 _ENGINE_STOP_TIMEOUT_S = 10.0
 
@@ -185,7 +185,7 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
         Route("/startup", health.startup),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/static", StaticFiles(directory=docs_directory())),
+        Mount("/docs/static", DocsFiles()),
     ]
     if settings.enable_metrics:
         routes.append(Route("/metrics", health.metrics))
@@ -242,7 +242,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Unknown paths and wrong methods, which Starlette's router finds."""
     assert isinstance(error, HTTPException)
     trace_of(request.scope).fail(error)
-    message = f"{error.detail}: {request.method} {request.scope['path']}"
+    message = shortened(f"{error.detail}: {request.method} {request.scope['path']}", _LONGEST_MESSAGE)
     body = encode_json(ErrorBody(ErrorDetail(message, "invalid_request_error")))
     return Response(body, error.status_code, error.headers, "application/json")
 

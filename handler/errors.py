@@ -29,6 +29,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST_MESSAGE = 1000
+_LONGEST_PARAM = 200
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, with dots in place of its middle where it is longer than that."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
 
 class PilotlightError(Exception):
     """Base of all errors raised on purpose. `str(error)` is fit for a user's eyes."""
@@ -67,13 +78,16 @@ class SpoolError(PilotlightError):
 
 
 class RequestError(PilotlightError):
-    """A request that the client must change. `param` is the field's path as OpenAI writes it, `code` its slug."""
+    """A request that the client must change. `param` is the field's path as OpenAI writes it, `code` its slug.
+
+    Both texts may repeat what the client wrote there; so they have an end.
+    """
 
     code: str | None = None
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+        super().__init__(shortened(message, _LONGEST_MESSAGE))
+        self.param = None if param is None else shortened(param, _LONGEST_PARAM)
 
 
 class InvalidRequestError(RequestError):

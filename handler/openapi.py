@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from handler import __version__
 from handler.contract import ENDPOINTS, Answer, Endpoint, errors_of
@@ -49,6 +51,7 @@ _PAGE_POLICY = (
 DOCS_HEADERS = {
     "content-security-policy": "; ".join(_PAGE_POLICY),
     "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",  # frame-ancestors for browsers that do not know it
 }
 """The page loads and asks nothing that is not of this server, runs no other script, and stands in nobody's frame."""
@@ -65,8 +68,20 @@ _HEADERS = {
 }
 
 
-def docs_directory() -> Path:
-    """Where the wheel `swagger-ui-py` keeps Swagger UI's files; its Python code is never imported."""
+class DocsFiles(StaticFiles):
+    """What the page loads. Of the wheel `swagger-ui-py`, whose Python code is never imported."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_docs_directory())
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """A file, which no browser is to take for something else."""
+        response = super().file_response(*args, **options)
+        response.headers.update({"x-content-type-options": "nosniff"})
+        return response
+
+
+def _docs_directory() -> Path:
     spec = importlib.util.find_spec("swagger_ui")
     assert spec is not None, "a dependency of the project"
     assert spec.submodule_search_locations is not None

@@ -25,7 +25,6 @@ from handler.trace import RequestTrace, header
 logger = logging.getLogger("handler.access")
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # no browser takes JSON with a prompt's text in it for a page
 _CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left before its response began
 
 
@@ -96,7 +95,7 @@ class TracingMiddleware:
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":
                 trace.http_status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode()), _NO_SNIFFING]
+                message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode())]
                 if trace.allowance is not None:
                     message["headers"] += trace.allowance.headers
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
