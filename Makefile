@@ -17,11 +17,13 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
 	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
 
-lint: $(VENV)/.dev  ## style, types and layers
+lint: $(VENV)/.dev  ## style, types, layers, and what is known to be unsafe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive handler bench
+	@PATH=$(BIN):$$PATH $(BIN)/python .ci/audit.py
 
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
