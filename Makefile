@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
-test: $(VENV)/.dev  ## the whole test suite
+test: $(VENV)/.dev $(VENV)/.redis  ## the whole test suite
 	$(BIN)/pytest
 
 MINUTES ?= 20
@@ -22,11 +22,13 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
 	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
 
-lint: $(VENV)/.dev  ## style, types and layers
+lint: $(VENV)/.dev  ## style, types, layers, and what is known to be unsafe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive handler bench
+	@PATH=$(BIN):$$PATH $(BIN)/python .ci/audit.py
 
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
@@ -48,6 +50,13 @@ $(VENV)/.compiler: $(VENV)/.created  # for the int8 kernels; without them torch 
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing a C compiler ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev; \
 	else echo "no C compiler: the int8 kernels are left out, and their tests skipped (Debian: apt-get install gcc libc6-dev)"; fi
+	@touch $@
+
+$(VENV)/.redis: $(VENV)/.created  # what the tests of shared rate limits talk to
+	@if command -v redis-server >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Redis ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends redis-server; \
+	else echo "no redis-server: the tests of shared rate limits are skipped (Debian: apt-get install redis-server)"; fi
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.compiler pyproject.toml constraints.txt $(wildcard handler/engine/native/src/*)

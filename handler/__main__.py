@@ -15,7 +15,7 @@ from handler import __version__
 from handler.errors import ConfigurationError, PilotlightError
 from handler.settings import Settings
 
-COMMANDS = ("serve", "prepare", "logs", "check")
+COMMANDS = ("serve", "prepare", "logs", "check", "key")
 COMMAND_GROUP = "pilotlight.commands"
 """Entry points of this group are commands too: so the harness has one, and nothing here knows the harness."""
 

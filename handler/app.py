@@ -14,28 +14,28 @@ import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from handler.auth import Authenticator, AuthMiddleware
+from handler.auth import Authenticator
 from handler.boot import BootTimeline
 from handler.completions import CompletionEndpoint
 from handler.direct import DirectPaths
-from handler.errors import EngineError, InvalidRequestError, NotStoredError, PilotlightError
+from handler.errors import EngineError, InvalidRequestError, NotStoredError, PilotlightError, shortened
 from handler.formats.chat import ChatFormat
 from handler.formats.responses import ResponsesFormat
 from handler.formats.text import TextFormat
 from handler.health import HealthEndpoints
 from handler.http_errors import ERROR_TABLE, INTERNAL_ERROR, error_body, error_headers, http_error
 from handler.invocations import InvocationsEndpoint
+from handler.limited import RateLimited
 from handler.logs import FIELDS
 from handler.metrics import Metrics
-from handler.openapi import DOCS_PAGE, describe_api, docs_directory
+from handler.openapi import DOCS_HEADERS, DOCS_PAGE, DocsFiles, describe_api
+from handler.rate_limits.allowance import RATE_LIMIT_HEADERS, RateLimits
 from handler.requestlog.sink import LogSink
 from handler.schema.codec import encode_json
 from handler.schema.errors import ErrorBody, ErrorDetail
@@ -48,6 +48,7 @@ from handler.tracing import TracingMiddleware
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_MESSAGE = 1000
 _FLUSH_TIMEOUT_S = 5.0
 _ENGINE_STOP_TIMEOUT_S = 10.0
 
@@ -77,9 +78,14 @@ def create_app(
         finally:
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
+            if limits is not None:
+                await limits.close()
 
-    authenticator = Authenticator(settings.api_keys)
+    limits = _rate_limits(settings, engine.snapshot.name, metrics)
+    authenticator = Authenticator(settings.api_keys, settings.keyless_paths)
     routes, direct = _routes(service, authenticator)
+    if limits is not None:
+        direct = {path: RateLimited(endpoint, limits) for path, endpoint in direct.items()}
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -118,7 +124,7 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
     @functools.cache
     def description() -> bytes:
         """Made for the first who asks: it takes longer than a boot can spare."""
-        return orjson.dumps(describe_api(name, with_auth=bool(settings.api_keys), with_metrics=settings.enable_metrics))
+        return orjson.dumps(describe_api(name, authenticator.needs_key, with_metrics=settings.enable_metrics))
 
     async def models(_: Request) -> Response:
         return Response(encode_json(ModelList([await _model(service)])), media_type="application/json")
@@ -141,14 +147,13 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
         return Response(await run_in_threadpool(description), media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return HTMLResponse(DOCS_PAGE)
+        return HTMLResponse(DOCS_PAGE, headers=DOCS_HEADERS)
 
     chat = CompletionEndpoint(service, ChatFormat())
     text = CompletionEndpoint(service, TextFormat())
     tokenize, detokenize = TokenizationEndpoint(service, TOKENIZE), TokenizationEndpoint(service, DETOKENIZE)
     responses = CompletionEndpoint(service, ResponsesFormat())
     invocations = InvocationsEndpoint(service, {"messages": chat, "prompt": text, "input": responses})
-    authenticated = [Middleware(AuthMiddleware, authenticator=authenticator)]
     api = [
         Route("/chat/completions", chat, methods=["POST"]),
         Route("/completions", text, methods=["POST"]),
@@ -169,22 +174,32 @@ def _routes(service: Service, authenticator: Authenticator) -> tuple[list[BaseRo
         "/invocations": invocations,
     }
     routes: list[BaseRoute] = [
-        Mount("/v1", app=Router(api, redirect_slashes=False), middleware=authenticated),
-        Route("/tokenize", tokenize, methods=["POST"], middleware=authenticated),
-        Route("/detokenize", detokenize, methods=["POST"], middleware=authenticated),
-        Route("/invocations", invocations, methods=["POST"], middleware=authenticated),
-        Route("/version", health.version, middleware=authenticated),
+        Mount("/v1", app=Router(api, redirect_slashes=False)),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+        Route("/invocations", invocations, methods=["POST"]),
+        Route("/version", health.version),
         Route("/ping", health.ping),
         Route("/health", health.health),
         Route("/ready", health.ready),
         Route("/startup", health.startup),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/static", StaticFiles(directory=docs_directory())),
+        Mount("/docs/static", DocsFiles()),
     ]
     if settings.enable_metrics:
         routes.append(Route("/metrics", health.metrics))
     return routes, direct
+
+
+def _rate_limits(settings: Settings, model_name: str, metrics: Metrics) -> RateLimits | None:
+    requests, tokens = settings.rate_limit_requests_per_minute, settings.rate_limit_tokens_per_minute
+    if not requests and not tokens:
+        return None
+    from handler.rate_limits.counters import Counters  # noqa: PLC0415  (0.1 s that only those pay who set limits)
+
+    counters = Counters(settings.redis_url, metrics.count_rate_limit_failures())
+    return RateLimits(counters, model_name=model_name, requests_per_minute=requests, tokens_per_minute=tokens)
 
 
 async def _model(service: Service) -> Model:
@@ -201,7 +216,7 @@ def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],  # OpenAI's client for JavaScript sends many of its own
-        expose_headers=["x-request-id", "retry-after"],
+        expose_headers=["x-request-id", "retry-after", *RATE_LIMIT_HEADERS],
     )
 
 
@@ -227,7 +242,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Unknown paths and wrong methods, which Starlette's router finds."""
     assert isinstance(error, HTTPException)
     trace_of(request.scope).fail(error)
-    message = f"{error.detail}: {request.method} {request.scope['path']}"
+    message = shortened(f"{error.detail}: {request.method} {request.scope['path']}", _LONGEST_MESSAGE)
     body = encode_json(ErrorBody(ErrorDetail(message, "invalid_request_error")))
     return Response(body, error.status_code, error.headers, "application/json")
 

@@ -1,29 +1,47 @@
-"""API keys: who may call. Keys are compared as digests in constant time, over all keys, whichever matches."""
+"""Who may call: API keys are compared as digests in constant time, over all keys, whichever matches."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+from collections.abc import Iterable, Mapping
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from handler.errors import AuthenticationError
+from handler.keys import digest
 from handler.trace import header, trace_of
+
+_PARTS_OF_PAGES = {"/docs": "/docs/static/"}
+"""What a page loads, below the path behind it, is as open as the page."""
 
 
 class Authenticator:
-    """Maps a presented key to its name."""
+    """Maps a presented key to its name.
 
-    def __init__(self, keys: dict[str, str]) -> None:
-        self._digests = [(name, _digest(key)) for name, key in keys.items()]
+    Args:
+        digests: of the known keys, by name; none of them lets everybody in.
+        keyless_paths: open to everybody, as they are and under no other spelling. Every other path needs a key,
+            whether there is something or not.
+    """
+
+    def __init__(self, digests: Mapping[str, bytes], keyless_paths: Iterable[str] = ()) -> None:
+        self._digests = list(digests.items())
+        self._keyless_paths = frozenset(keyless_paths)
+        self._keyless_prefixes = tuple(_PARTS_OF_PAGES[path] for path in keyless_paths if path in _PARTS_OF_PAGES)
+
+    def needs_key(self, path: str) -> bool:
+        """Whether a request to that path needs a key."""
+        if not self._digests or path in self._keyless_paths:
+            return False
+        return not path.startswith(self._keyless_prefixes)
 
     def admit(self, scope: Scope) -> None:
-        """Note the name of a request's key in its trace.
+        """Note the name of a request's key in its trace, where it needs one.
 
         Raises:
             AuthenticationError: no key, or an unknown one.
         """
-        if self._digests:
+        if self._digests and self.needs_key(scope["path"]):
             trace_of(scope).api_key_id = self.identify(header(scope, b"authorization"))
 
     def identify(self, authorization: str | None) -> str | None:
@@ -37,25 +55,8 @@ class Authenticator:
         scheme, _, presented = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not presented:
             raise AuthenticationError("No API key was given; send it as 'Authorization: Bearer KEY'")
-        digest = _digest(presented.strip())
-        matches = [name for name, known in self._digests if hmac.compare_digest(digest, known)]
+        presented_digest = digest(presented.strip())
+        matches = [name for name, known in self._digests if hmac.compare_digest(presented_digest, known)]
         if not matches:
             raise AuthenticationError("The API key is not known")
         return matches[0]
-
-
-class AuthMiddleware:
-    """Lets a request through to `app` when its key is known."""
-
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
-        self._app = app
-        self._authenticator = authenticator
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the key, then pass the request on."""
-        self._authenticator.admit(scope)
-        await self._app(scope, receive, send)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

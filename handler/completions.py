@@ -14,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 from handler.admission import Stay
 from handler.body import read_body
 from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
-from handler.formats.format import Answer, Format, Head, RequestT
+from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Delay, Departures, Interruption
 from handler.outbox import PUSHER
+from handler.params import ParamsFactory
+from handler.rate_limits.allowance import Allowance
 from handler.reply import Heartbeat, PushedAnswer, Reply
 from handler.service import Service
 from handler.trace import RequestTrace, header, trace_of
@@ -128,6 +130,8 @@ class CompletionEndpoint(Generic[RequestT]):
             plan = await self._patiently(planned, request, reply)
         stay, _ = turn
         stay.note_prompt(sum(map(len, plan.prompts)))
+        if trace.allowance is not None:
+            await self._reserve(trace.allowance, request, plan, factory)
         if service.settings.log_prompts:
             trace.prompt = form.logged_prompt(request)
         generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, loop, stay.note_start)
@@ -140,6 +144,11 @@ class CompletionEndpoint(Generic[RequestT]):
         if not stay.has_begun:
             waited_s = self._service.settings.queue_timeout
             interruption.interrupt(DeadlineExceededError(f"The request waited {waited_s:g} s and had not begun"))
+
+    async def _reserve(self, allowance: Allowance, request: RequestT, plan: Plan, factory: ParamsFactory) -> None:
+        """Count the tokens that the request may use; of completions that nothing limits, what they used at the end."""
+        field, num_tokens = factory.promised_tokens(request)
+        await allowance.reserve(sum(map(len, plan.prompts)), num_tokens * plan.n * len(plan.prompts), field)
 
     async def _patiently(self, waited_for: Coroutine[Any, Any, T], request: RequestT, reply: Reply) -> T:
         """The result; while it takes long, a stream's client hears that the server lives."""

@@ -19,6 +19,7 @@ from handler.errors import (
     NotStoredError,
     OverloadedError,
     PilotlightError,
+    RateLimitError,
     StartingError,
     StoppingError,
     UnknownModelError,
@@ -72,7 +73,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     last_event: str | None = "[DONE]"
     stream_end: str = "The last one is `[DONE]`, or an error where it was cut short."
     errors: tuple[type[PilotlightError], ...] = ()
-    needs_key: bool = False
     rules: tuple[str, ...] = ()
     examples: dict[str, dict[str, Any]] = {}
 
@@ -82,6 +82,7 @@ _BODY_ERRORS: tuple[type[PilotlightError], ...] = (
     UnknownModelError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,
+    RateLimitError,
     DeadlineExceededError,
     EngineError,
 )
@@ -158,7 +159,6 @@ ENDPOINTS = (
         answers={200: Answer("The completion, whole or as events.", (ChatCompletion,))},
         events=(ChatCompletionChunk,),
         errors=_GENERATION_ERRORS,
-        needs_key=True,
         rules=_CHAT_RULES,
         examples=_CHAT_EXAMPLES,
     ),
@@ -170,7 +170,6 @@ ENDPOINTS = (
         answers={200: Answer("The completions, whole or as events.", (Completion,))},
         events=(Completion,),
         errors=_GENERATION_ERRORS,
-        needs_key=True,
         rules=_TEXT_RULES,
         examples=_TEXT_EXAMPLES,
     ),
@@ -184,7 +183,6 @@ ENDPOINTS = (
         last_event=None,
         stream_end="The last one is `response.completed`, `response.incomplete` or `response.failed`.",
         errors=_GENERATION_ERRORS,
-        needs_key=True,
         rules=_RESPONSE_RULES,
         examples=_RESPONSE_EXAMPLES,
     ),
@@ -194,7 +192,6 @@ ENDPOINTS = (
             path=f"/v1/responses/{{id}}{rest}",
             summary="Refused: nothing is stored here",
             errors=(NotStoredError,),
-            needs_key=True,
         )
         for method, rest in _STORED_RESPONSE
     ),
@@ -203,7 +200,6 @@ ENDPOINTS = (
         path="/v1/embeddings",
         summary="Refused: the served model generates text and makes no embeddings",
         errors=(InvalidRequestError,),
-        needs_key=True,
         rules=("There is no request that it takes.",),
     ),
     Endpoint(
@@ -212,7 +208,6 @@ ENDPOINTS = (
         summary="List the served model",
         answers={200: Answer("A list of one.", (ModelList,))},
         errors=(EngineError,),
-        needs_key=True,
     ),
     Endpoint(
         method="GET",
@@ -220,7 +215,6 @@ ENDPOINTS = (
         summary="Describe the served model",
         answers={200: Answer("The model.", (Model,))},
         errors=(UnknownModelError, EngineError),
-        needs_key=True,
     ),
     Endpoint(
         method="POST",
@@ -229,7 +223,6 @@ ENDPOINTS = (
         requests=(TokenizeTextRequest, TokenizeChatRequest),
         answers={200: Answer("The tokens.", (Tokens,))},
         errors=_BODY_ERRORS,
-        needs_key=True,
         rules=("`model`, if given, is the served one.", *_CONVERSATION_RULES),
         examples={"text": {"prompt": "Hello", "return_token_strs": True}, "conversation": {"messages": _MESSAGES}},
     ),
@@ -240,7 +233,6 @@ ENDPOINTS = (
         requests=(DetokenizeRequest,),
         answers={200: Answer("The text.", (DetokenizedText,))},
         errors=_BODY_ERRORS,
-        needs_key=True,
         rules=(_INTEGERS, "`model`, if given, is the served one.", "The tokens are in the model's vocabulary."),
         examples={"tokens": {"tokens": [72, 105]}},
     ),
@@ -254,7 +246,6 @@ ENDPOINTS = (
         },
         events=(ChatCompletionChunk, Completion, *RESPONSE_EVENTS),
         errors=_GENERATION_ERRORS,
-        needs_key=True,
         rules=(
             *_CHAT_RULES,
             _TEXT_RULES[-1],
@@ -296,7 +287,6 @@ ENDPOINTS = (
         path="/version",
         summary="The version of this function",
         answers={200: Answer("The version.", (Version,))},
-        needs_key=True,
     ),
     Endpoint(
         method="GET",
@@ -319,6 +309,6 @@ ENDPOINTS = (
 )
 
 
-def errors_of(endpoint: Endpoint, *, with_auth: bool) -> tuple[type[PilotlightError], ...]:
+def errors_of(endpoint: Endpoint, *, needs_key: bool) -> tuple[type[PilotlightError], ...]:
     """What a request to the endpoint may raise."""
-    return (*endpoint.errors, AuthenticationError) if with_auth and endpoint.needs_key else endpoint.errors
+    return (*endpoint.errors, AuthenticationError) if needs_key else endpoint.errors

@@ -1,4 +1,6 @@
-"""The short way to the endpoints that every request takes: one look into a table instead of a walk through the router.
+"""The door, where everybody without a key stops, and behind it the short way to the endpoints that most requests take.
+
+That is one look into a table instead of a walk through the router.
 
 Starlette's router matches the path twice and wraps every message of a response in two more coroutines. That is as much
 work as answering a small request, and a part of it comes again with each event of a stream.
@@ -11,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from handler.auth import Authenticator
 from handler.errors import ClientDisconnectedError, PilotlightError
@@ -18,7 +21,7 @@ from handler.trace import trace_of
 
 
 class DirectPaths:
-    """Answers POST to the paths of a table, for those who have a key, and passes everything else on.
+    """Lets in who may call, answers POST to the paths of a table, and passes everything else on.
 
     Args:
         app: the router, which knows these paths as well, and refuses other methods.
@@ -42,10 +45,11 @@ class DirectPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on. A defect is answered and raised, as Starlette does it, for the server to report."""
-        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if endpoint is None:
-            await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            app = self._app if scope["type"] == "lifespan" else WebSocketClose()  # no endpoint speaks anything else
+            await app(scope, receive, send)
             return
+        endpoint = self._endpoints.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
         try:
             self._authenticator.admit(scope)
             await endpoint(scope, receive, send)

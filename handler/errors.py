@@ -17,6 +17,7 @@ PilotlightError
 │   └── UnsupportedMediaTypeError
 ├── UnavailableError            try again later; may say when in `retry_after_s`
 │   ├── OverloadedError
+│   ├── RateLimitError
 │   ├── StartingError
 │   └── StoppingError
 ├── DeadlineExceededError       REQUEST_TIMEOUT ran out, or QUEUE_TIMEOUT
@@ -27,6 +28,17 @@ PilotlightError
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+_LONGEST_MESSAGE = 1000
+_LONGEST_PARAM = 200
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, with dots in place of its middle where it is longer than that."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
 
 
 class PilotlightError(Exception):
@@ -66,13 +78,16 @@ class SpoolError(PilotlightError):
 
 
 class RequestError(PilotlightError):
-    """A request that the client must change. `param` is the field's path as OpenAI writes it, `code` its slug."""
+    """A request that the client must change. `param` is the field's path as OpenAI writes it, `code` its slug.
+
+    Both texts may repeat what the client wrote there; so they have an end.
+    """
 
     code: str | None = None
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+        super().__init__(shortened(message, _LONGEST_MESSAGE))
+        self.param = None if param is None else shortened(param, _LONGEST_PARAM)
 
 
 class InvalidRequestError(RequestError):
@@ -129,6 +144,12 @@ class OverloadedError(UnavailableError):
     """More waits than may, or the wait would be too long."""
 
     code = "overloaded"
+
+
+class RateLimitError(UnavailableError):
+    """The key has had its requests or tokens of this minute."""
+
+    code = "rate_limit_exceeded"
 
 
 class StartingError(UnavailableError):

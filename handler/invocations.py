@@ -67,6 +67,8 @@ class InvocationsEndpoint:
             RequestTrace(f"{trace.request_id}-{index}", trace.endpoint, cold_start=trace.cold_start)
             for index in range(len(instances))
         ]
+        for part in traces:
+            part.allowance = trace.allowance
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -16,6 +17,10 @@ FIELDS = "fields"
 """Key of `extra` under which a log call passes its structured fields."""
 ENTRIES = "entries"
 """Key of `extra` under which a log call passes the fields of several lines."""
+
+
+_NEAR_REQUESTS = frozenset(("handler.app", "uvicorn.error", "asyncio"))
+"""Loggers of what goes wrong beside a request: the words of an exception there may be those of a prompt."""
 
 
 def log_entries(logger: logging.Logger, message: str, entries: Sequence[dict[str, Any]]) -> None:
@@ -37,9 +42,9 @@ class JsonFormatter(logging.Formatter):
             "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        exception = {"exception": self.formatException(record.exc_info)} if record.exc_info else {}
+        exception = {"exception": _exception(record)} if record.exc_info else {}
         return "\n".join(_json({**head, **entry, **exception}) for entry in _entries(record))
 
     def _time(self, created_s: float) -> str:
@@ -57,14 +62,38 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format the record; several lines where it has several entries."""
         time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        head = f"{time} {record.levelname.lower():7} {record.getMessage()}"
+        head = f"{time} {record.levelname.lower():7} {_message(record)}"
         lines = []
         for fields in _entries(record):
             shown = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
             lines.append(_printable(f"{head} {shown}".rstrip()))
         if record.exc_info:
-            lines.append(self.formatException(record.exc_info))
+            # Behind a margin, so that no line of it can pass for a line of this log.
+            lines += [f"  {_printable(line)}" for line in _exception(record).splitlines()]
         return "\n".join(lines)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Of asyncio the first line: the others show objects of requests."""
+    message = record.getMessage()
+    return message.partition("\n")[0] if record.name == "asyncio" else message
+
+
+def _exception(record: logging.LogRecord) -> str:
+    assert record.exc_info is not None
+    kind, error, trace = record.exc_info
+    if error is not None and record.name in _NEAR_REQUESTS:
+        return _without_words(error)
+    return "".join(traceback.format_exception(kind, error, trace)).rstrip()
+
+
+def _without_words(error: BaseException) -> str:
+    """Where it came from and what it is, and not what it says; the same of its causes."""
+    parts = [f"{''.join(traceback.format_tb(error.__traceback__))}{type(error).__qualname__}"]
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    parts += [_without_words(other) for other in (before, *inner) if other is not None]
+    return "\n\nfrom\n\n".join(parts)
 
 
 def _entries(record: logging.LogRecord) -> Sequence[dict[str, Any]]:

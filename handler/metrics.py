@@ -67,6 +67,15 @@ class Metrics:
         self.registry.register(_StateCollector(stats, sink, timeline, self._model_name))
         self.registry.register(_DeviceCollector(devices, self._model_name))
 
+    def count_rate_limit_failures(self) -> Callable[[], None]:
+        """Show how often Redis failed to count, from now on; what is returned counts one."""
+        failures = Count("rate_limit_redis_failures", "Requests to Redis that it did not answer.", {}, self.registry)
+
+        def count() -> None:
+            failures.value += 1
+
+        return count
+
     def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
         """Count a request that ends now."""
         now_s = time.monotonic()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from handler import __version__
 from handler.contract import ENDPOINTS, Answer, Endpoint, errors_of
@@ -17,7 +21,8 @@ from handler.errors import AuthenticationError, PilotlightError, UnavailableErro
 from handler.http_errors import ERROR_TABLE
 from handler.schema.errors import ErrorBody
 
-DOCS_PAGE = """<!doctype html>
+_START_SCRIPT = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});'
+DOCS_PAGE = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -28,10 +33,28 @@ DOCS_PAGE = """<!doctype html>
 <body>
 <div id="swagger-ui"></div>
 <script src="/docs/static/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});</script>
+<script>{_START_SCRIPT}</script>
 </body>
 </html>
 """
+_START_HASH = base64.b64encode(hashlib.sha256(_START_SCRIPT.encode()).digest()).decode()
+_PAGE_POLICY = (
+    "default-src 'none'",
+    f"script-src 'self' 'sha256-{_START_HASH}'",
+    "style-src 'self'",
+    "img-src 'self' data:",  # Swagger UI's icons
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
+DOCS_HEADERS = {
+    "content-security-policy": "; ".join(_PAGE_POLICY),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",  # frame-ancestors for browsers that do not know it
+}
+"""The page loads and asks nothing that is not of this server, runs no other script, and stands in nobody's frame."""
 
 _JSON = "application/json"
 _REF = "#/components/schemas/{name}"
@@ -48,26 +71,38 @@ _HEADERS = {
 }
 
 
-def docs_directory() -> Path:
-    """Where the wheel `swagger-ui-py` keeps Swagger UI's files; its Python code is never imported."""
+class DocsFiles(StaticFiles):
+    """What the page loads. Of the wheel `swagger-ui-py`, whose Python code is never imported."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_docs_directory())
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """A file, which no browser is to take for something else."""
+        response = super().file_response(*args, **options)
+        response.headers.update({"x-content-type-options": "nosniff"})
+        return response
+
+
+def _docs_directory() -> Path:
     spec = importlib.util.find_spec("swagger_ui")
     assert spec is not None, "a dependency of the project"
     assert spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0]) / "static"
 
 
-def describe_api(model_name: str, *, with_auth: bool, with_metrics: bool) -> dict[str, Any]:
-    """The OpenAPI document as JSON-ready objects. `model_name` is what requests must name."""
+def describe_api(model_name: str, needs_key: Callable[[str], bool], *, with_metrics: bool) -> dict[str, Any]:
+    """The OpenAPI document as JSON-ready objects. `model_name` is what requests must name; which paths need a key?"""
     endpoints = [endpoint for endpoint in ENDPOINTS if with_metrics or endpoint.path != "/metrics"]
     components: dict[str, Any] = {
         "schemas": _schemas(endpoints, model_name),
         "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
     }
-    if with_auth:
+    if any(needs_key(endpoint.path) for endpoint in endpoints):
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
-        operation = _operation(endpoint, model_name, with_auth=with_auth)
+        operation = _operation(endpoint, model_name, needs_key=needs_key(endpoint.path))
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -97,7 +132,7 @@ def _schemas(endpoints: Sequence[Endpoint], model_name: str) -> dict[str, Any]:
     return components
 
 
-def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, model_name: str, *, needs_key: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": endpoint.summary, "operationId": _operation_id(endpoint)}
     if endpoint.rules:
         operation["description"] = "\n".join(f"- {rule}" for rule in endpoint.rules)
@@ -112,11 +147,11 @@ def _operation(endpoint: Endpoint, model_name: str, *, with_auth: bool) -> dict[
     responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     if endpoint.events:
         responses["200"]["content"]["text/event-stream"] = _stream(endpoint)
-    errors = errors_of(endpoint, with_auth=with_auth)
+    errors = errors_of(endpoint, needs_key=needs_key)
     for status in sorted({ERROR_TABLE[error].status for error in errors}):
         responses[str(status)] = _error([error for error in errors if ERROR_TABLE[error].status == status])
     operation["responses"] = responses
-    if with_auth and endpoint.needs_key:
+    if needs_key:
         operation["security"] = [{"bearer": []}]
     return operation
 

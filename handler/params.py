@@ -83,6 +83,11 @@ class ParamsFactory:
             grammar=grammar,
         )
 
+    def promised_tokens(self, request: Request) -> tuple[str, int]:
+        """The field that limits a completion, and its tokens at most by the request or the settings; 0: by neither."""
+        field, asked = token_limit(request)
+        return field, _first(asked, self._default_max_tokens, 0)
+
     def check_prompt(self, tokens: list[int], param: str, *, min_new_tokens: int = 1) -> list[int]:
         """The prompt's tokens, if the model can take them and `min_new_tokens` more.
 
@@ -103,7 +108,7 @@ class ParamsFactory:
         return tokens
 
     def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
-        field, asked = _token_limit(request)
+        field, asked = token_limit(request)
         room = self._info.max_model_len - prompt_tokens
         if asked is None:
             return room if self._default_max_tokens is None else min(room, self._default_max_tokens)
@@ -151,7 +156,7 @@ class ParamsFactory:
             )
 
 
-def _token_limit(request: Request) -> tuple[str, int | None]:
+def token_limit(request: Request) -> tuple[str, int | None]:
     """The field that limits the completion, and its value."""
     if isinstance(request, ResponseRequest):
         return "max_output_tokens", request.max_output_tokens

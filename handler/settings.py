@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 
 from handler.errors import ConfigurationError
+from handler.keys import join_keys, parse_keys, read_keys
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["auto", "none", "int8", "fp8"]
@@ -21,6 +22,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
 _CUDA_DEVICE = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
+_OPENABLE_PATHS = ("/health", "/ready", "/ping", "/startup", "/metrics", "/version", "/openapi.json", "/docs")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
@@ -51,7 +53,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         db_pool_size: connections to PostgreSQL at most.
         spool_dir: where records wait for PostgreSQL.
         log_prompts: store prompts and completions in the request log.
-        api_keys: accepted bearer tokens by name; empty lets everybody in.
+        api_keys: SHA-256 digests of the accepted bearer tokens, by name; empty lets everybody in.
+        api_keys_file: a file with more of them, as platforms mount secrets.
+        keyless_paths: what answers without a key where there are keys.
+        rate_limit_requests_per_minute: by the key's name, "*" for all that have none of their own; none: no limit.
+        rate_limit_tokens_per_minute: the same for tokens of prompts and completions.
+        redis_url: where rate limits are counted; None counts in this process.
         max_body_bytes: largest request body.
         cors_origins: browser origins allowed to call; empty allows none.
         log_level: of the function's own log.
@@ -82,7 +89,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_pool_size: int = 4
     spool_dir: Path
     log_prompts: bool = False
-    api_keys: dict[str, str] = {}
+    api_keys: dict[str, bytes] = {}
+    api_keys_file: Path | None = None
+    keyless_paths: tuple[str, ...] = ("/health", "/ready", "/ping", "/startup")
+    rate_limit_requests_per_minute: dict[str, int] = {}
+    rate_limit_tokens_per_minute: dict[str, int] = {}
+    redis_url: str | None = None
     max_body_bytes: int = 4 * 1024 * 1024
     cors_origins: tuple[str, ...] = ()
     log_level: LogLevel = "info"
@@ -105,9 +117,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     values[field] = parse(env[key])
                 except ValueError as error:
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
+        _add_keys_of_file(values)
+        _check_limited_keys(values)
         home = values["pilotlight_home"]
         assert isinstance(home, Path)
         return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+    def __repr__(self) -> str:
+        """What `public` shows: an object turns up in tracebacks and debuggers."""
+        return f"Settings({self.public()})"
 
     def public(self) -> dict[str, object]:
         """Every setting in a form fit for a log or a screen: keys hidden, passwords masked."""
@@ -116,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, field)
             if field == "api_keys":
                 value = sorted(value)
-            elif field == "database_url" and value is not None:
+            elif field in {"database_url", "redis_url"} and value is not None:
                 value = without_password(value)
             elif isinstance(value, Path):
                 value = str(value)
@@ -130,7 +148,7 @@ def without_password(url: str) -> str:
 
 
 def _shown(key: str, value: str) -> str:
-    return "a secret" if key in {"API_KEYS", "DATABASE_URL"} else repr(value)
+    return "a secret" if key in {"API_KEYS", "DATABASE_URL", "REDIS_URL"} else repr(value)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -157,6 +175,9 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+_limit = _integer(1, 1_000_000_000)
 
 
 def _choice(literal: object) -> Callable[[str], str]:
@@ -201,20 +222,46 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
 
 
-def _api_keys(text: str) -> dict[str, str]:
-    keys: dict[str, str] = {}
-    for number, item in enumerate(_list(text), start=1):
-        name, separator, key = item.partition(":")
-        if not separator:
-            name, key = f"key-{number}", item
-        if not name or not key:
-            raise ValueError("must be keys, or name:key pairs, separated by commas")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError("must hold keys of ASCII characters without spaces, which a header can carry")
-        if name in keys or key in keys.values():
-            raise ValueError("must not hold a name or a key twice")
-        keys[name] = key
-    return keys
+def _add_keys_of_file(values: dict[str, object]) -> None:
+    path, keys = values.get("api_keys_file"), values.get("api_keys", {})
+    if path is None:
+        return
+    assert isinstance(path, Path)
+    assert isinstance(keys, dict)
+    try:
+        values["api_keys"] = join_keys(keys, read_keys(path))
+    except ValueError as error:
+        raise ConfigurationError("API_KEYS_FILE", f"{error}, got {str(path)!r}") from error
+
+
+def _check_limited_keys(values: dict[str, object]) -> None:
+    keys = values.get("api_keys", {})
+    assert isinstance(keys, dict)
+    for field in ("rate_limit_requests_per_minute", "rate_limit_tokens_per_minute"):
+        limits = values.get(field, {})
+        assert isinstance(limits, dict)
+        unknown = limits.keys() - keys.keys() - {"*"}
+        if unknown:
+            raise ConfigurationError(field.upper(), f"must name keys of API_KEYS, got {', '.join(sorted(unknown))}")
+
+
+def _rate_limits(text: str) -> dict[str, int]:
+    """`60`, `alice:600`, or both and more of them, separated by commas."""
+    limits: dict[str, int] = {}
+    for item in _list(text):
+        name, separator, number = item.rpartition(":")
+        name = name.strip() if separator else "*"
+        if not name or name in limits:
+            raise ValueError("must be a number, or numbers as name:number, separated by commas, and none twice")
+        limits[name] = _limit(number)
+    return limits
+
+
+def _keyless_paths(text: str) -> tuple[str, ...]:
+    paths = () if text == "none" else _list(text)
+    if not set(paths) <= set(_OPENABLE_PATHS):
+        raise ValueError(f"must be none, or some of {', '.join(_OPENABLE_PATHS)}")
+    return paths
 
 
 def _database_url(text: str) -> str:
@@ -224,6 +271,17 @@ def _database_url(text: str) -> str:
         is_good = False
     if not is_good:
         raise ValueError("must be a postgresql:// URL or 'none'")
+    return text
+
+
+def _redis_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_good = (parts.scheme in {"redis", "rediss"} and (parts.port or 1) > 0) or parts.scheme == "unix"
+    except ValueError:  # its message may hold the password
+        is_good = False
+    if not is_good:
+        raise ValueError("must be a redis://, rediss:// or unix:// URL")
     return text
 
 
@@ -266,7 +324,12 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "db_pool_size": _integer(1, 1000),
     "spool_dir": _path,
     "log_prompts": _boolean,
-    "api_keys": _api_keys,
+    "api_keys": parse_keys,
+    "api_keys_file": _path,
+    "keyless_paths": _keyless_paths,
+    "rate_limit_requests_per_minute": _rate_limits,
+    "rate_limit_tokens_per_minute": _rate_limits,
+    "redis_url": _redis_url,
     "max_body_bytes": _integer(1024, 1 << 32),
     "cors_origins": _origins,
     "log_level": _choice(LogLevel),

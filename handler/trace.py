@@ -8,15 +8,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from handler.errors import (
     AuthenticationError,
     ClientDisconnectedError,
     DeadlineExceededError,
+    PilotlightError,
     UnavailableError,
+    shortened,
 )
+from handler.rate_limits.allowance import Allowance
 from handler.requestlog.record import Record, Status, new_id
+
+_LONGEST_NAME = 256
+"""Of what a client named and need not exist: a path, a model."""
 
 
 class RequestTrace:
@@ -37,6 +44,7 @@ class RequestTrace:
     metadata: dict[str, Any] | None = None
     prompt: Any = None
     completion: str | None = None
+    allowance: Allowance | None = None
 
     def __init__(
         self, request_id: str, endpoint: str, *, cold_start: bool, record_randomness: bytes | None = None
@@ -52,6 +60,11 @@ class RequestTrace:
     def created_at(self) -> dt.datetime:
         """When the request arrived, in UTC."""
         return dt.datetime.fromtimestamp(self.created_s, dt.UTC)
+
+    @property
+    def num_used_tokens(self) -> int:
+        """Of prompt and completions, so far."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def fail(self, error: BaseException) -> None:
         """Note why the request did not end well, and what that makes it; the first reason stays."""
@@ -77,22 +90,22 @@ class RequestTrace:
 
     def to_record(self, instance_id: str) -> Record:
         """The row of this request, as of now."""
-        total = None
+        total, endpoint, model = None, self.endpoint, self.model_name
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             total = self.prompt_tokens + self.completion_tokens
         return Record(
             id=new_id(self.record_randomness),
             request_id=self.request_id,
             created_at=self.created_at,
-            endpoint=self.endpoint,
-            model_name=self.model_name,
+            endpoint=endpoint if len(endpoint) <= _LONGEST_NAME else shortened(endpoint, _LONGEST_NAME),
+            model_name=model if model is None or len(model) <= _LONGEST_NAME else shortened(model, _LONGEST_NAME),
             api_key_id=self.api_key_id,
             stream=self.stream,
             status=self.status or Status.SUCCESS,
             http_status=self.http_status,
             finish_reason=self.finish_reason,
             error_type=None if self.error is None else type(self.error).__name__,
-            error_message=None if self.error is None else str(self.error),
+            error_message=None if self.error is None else _message_of(self.error),
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
@@ -124,6 +137,11 @@ def trace_of(scope: Scope) -> RequestTrace:
     """The trace that `TracingMiddleware` made for this request."""
     trace: RequestTrace = scope["pilotlight.trace"]
     return trace
+
+
+def _message_of(error: BaseException) -> str | None:
+    """What a row says of an error; nothing of a defect, whose text may hold anything, a prompt as well."""
+    return str(error) if isinstance(error, PilotlightError | HTTPException) else None
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

@@ -96,6 +96,8 @@ class TracingMiddleware:
             if message["type"] == "http.response.start":
                 trace.http_status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode())]
+                if trace.allowance is not None:
+                    message["headers"] += trace.allowance.headers
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 close()
             await send(message)

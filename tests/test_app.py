@@ -235,3 +235,33 @@ async def test_browsers_may_call_from_the_named_origins_only(tiny_served: Snapsh
         assert error.status_code == 400
         assert error.headers["access-control-allow-origin"] == "https://a.example"
         assert "x-request-id" in error.headers["access-control-expose-headers"]
+
+
+async def test_without_origins_no_answer_speaks_to_browsers_elsewhere(application: Application) -> None:
+    preflight = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    for method, path in (("OPTIONS", "/v1/completions"), ("GET", "/health"), ("GET", "/docs")):
+        response = await application.client.request(method, path, headers=preflight)
+        assert not [name for name in response.headers if name.startswith("access-control-")]
+
+
+async def test_a_preflight_needs_no_key_and_opens_nothing(tiny_served: Snapshot, tmp_path: Path) -> None:
+    environ = {"CORS_ORIGINS": "https://a.example", "API_KEYS": "sk-one"}
+    origin = {"origin": "https://a.example"}
+    async with Application(tiny_served, tmp_path, environ) as application:
+        preflight = origin | {"access-control-request-method": "POST"}
+        response = await application.client.options("/v1/completions", headers=preflight)
+        assert (response.status_code, response.text) == (200, "OK")
+        assert (await application.client.options("/v1/completions", headers=origin)).status_code == 401
+        refused = await application.client.post("/v1/completions", json={}, headers=origin)
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://a.example"
+        (record,) = application.records()
+        assert record.http_status == 401
+
+
+async def test_an_open_origin_never_comes_with_credentials(tiny_served: Snapshot, tmp_path: Path) -> None:
+    async with Application(tiny_served, tmp_path, {"CORS_ORIGINS": "*"}) as application:
+        for headers in ({}, {"cookie": "a=b"}):
+            response = await application.client.get("/v1/models", headers={"origin": "https://a.example"} | headers)
+            assert response.headers["access-control-allow-origin"] in {"*", "https://a.example"}
+            assert "access-control-allow-credentials" not in response.headers

@@ -24,6 +24,7 @@ def test_schemathesis_finds_nothing(tiny_served: Snapshot, tmp_path: Path) -> No
         "MODEL_DEVICE": "cpu",
         "DATABASE_URL": "none",
         "API_KEYS": f"ci:{KEY}",
+        "KEYLESS_PATHS": "/health,/ready,/ping,/startup,/openapi.json",
         "DEFAULT_MAX_TOKENS": "4",
     }
     with ServerProcess(environ) as server:

@@ -14,6 +14,7 @@ from handler.errors import (
     InvalidRequestError,
     OverloadedError,
     PilotlightError,
+    RateLimitError,
     RequestError,
     SnapshotError,
     SpoolError,
@@ -50,9 +51,9 @@ def test_an_error_has_openais_body(kind: type[PilotlightError]) -> None:
     assert 400 <= http_error(error).status < 600
 
 
-def test_the_clients_errors_are_4xx_and_ours_5xx_but_for_the_full_queue() -> None:
+def test_the_clients_errors_are_4xx_and_ours_5xx_but_for_what_is_used_up() -> None:
     for kind, entry in ERROR_TABLE.items():
-        is_clients = issubclass(kind, RequestError) or kind is OverloadedError
+        is_clients = issubclass(kind, RequestError) or kind in {OverloadedError, RateLimitError}
         assert (entry.status < 500) == is_clients, kind
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -64,7 +65,39 @@ def test_an_exception_travels_in_the_entry() -> None:
     except ValueError:
         made.exc_info = sys.exc_info()
     assert "ValueError: invalid literal" in json.loads(JsonFormatter().format(made))["exception"]
-    assert TextFormatter().format(made).splitlines()[-1].startswith("ValueError: invalid literal")
+    assert TextFormatter().format(made).splitlines()[-1].startswith("  ValueError: invalid literal")
+
+
+@pytest.mark.parametrize("name", ["handler.app", "uvicorn.error", "asyncio"])
+def test_what_an_exception_says_beside_a_request_is_withheld(name: str) -> None:
+    made = record("failed\nfuture: <Task exception=ValueError('a prompt')>" if name == "asyncio" else "failed")
+    made.name = name
+    try:
+        try:
+            int("a prompt")
+        except ValueError as error:
+            raise ExceptionGroup("a prompt", [KeyError("a prompt"), RuntimeError("a prompt")]) from error
+    except ExceptionGroup:
+        made.exc_info = sys.exc_info()
+    for formatter in (JsonFormatter(), TextFormatter()):
+        text = formatter.format(made)
+        assert all(
+            kind in text for kind in ("ExceptionGroup", "ValueError", "KeyError", "RuntimeError", "test_logs.py")
+        )
+        assert "a prompt" not in re.sub(r'"a prompt"|\\"a prompt\\"', "", text)  # but for the lines of this test
+    assert "future" not in text
+
+
+def test_no_line_of_an_exception_passes_for_one_of_the_log() -> None:
+    made = record("failed")
+    try:
+        int("x\n12:00:00 info    forged \x1b[2J")
+    except ValueError as error:
+        error.add_note("\x1b[2J\r12:00:00 forged\n12:00:00 forged")
+        made.exc_info = sys.exc_info()
+    _, *others = TextFormatter().format(made).splitlines()
+    assert all(line.startswith("  ") and line.isprintable() for line in others)
+    assert len(JsonFormatter().format(made).splitlines()) == 1
 
 
 def test_text_shows_what_is_known() -> None:

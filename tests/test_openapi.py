@@ -13,10 +13,12 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
 from handler import openapi
+from handler.auth import Authenticator
 from handler.contract import ENDPOINTS
 from handler.engine.snapshot import Snapshot
 from handler.errors import AuthenticationError, StoppingError
 from handler.http_errors import ERROR_TABLE
+from handler.keys import digest
 from handler.schema.chat import ChatCompletionRequest
 from tests.asgi import Application
 
@@ -101,6 +103,7 @@ KEYWORDS = {
     "pattern", "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames", "discriminator",
     "contentMediaType", "contentSchema",
 }  # fmt: skip
+NO_KEYS = Authenticator({}).needs_key
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
 
@@ -113,9 +116,9 @@ def schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from schemas(child)
 
 
-@pytest.fixture(params=[True, False])
+@pytest.fixture(params=[{"alice": digest("sk-one")}, {}], ids=["keys", "no keys"])
 def raw(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return openapi.describe_api("llama", with_auth=request.param, with_metrics=True)
+    return openapi.describe_api("llama", Authenticator(request.param, ["/health"]).needs_key, with_metrics=True)
 
 
 def operations(document: Document) -> list[Operation]:
@@ -183,7 +186,8 @@ def test_every_error_that_an_endpoint_raises_is_described(raw: dict[str, Any]) -
     for endpoint in ENDPOINTS:
         operation = raw["paths"][endpoint.path][endpoint.method.lower()]
         responses = operation["responses"]
-        errors = {*endpoint.errors, *([AuthenticationError] if with_auth and endpoint.needs_key else [])}
+        needs_key = with_auth and endpoint.path != "/health"
+        errors = {*endpoint.errors, *([AuthenticationError] if needs_key else [])}
         described = {str(ERROR_TABLE[error].status) for error in errors}
         assert set(responses) == {*map(str, endpoint.answers), *described}
         for status in described:
@@ -191,7 +195,7 @@ def test_every_error_that_an_endpoint_raises_is_described(raw: dict[str, Any]) -
             assert schema == {"$ref": "#/components/schemas/ErrorBody"}
         assert ("retry-after" in responses.get("503", {}).get("headers", {})) == (StoppingError in errors)
         assert ("text/event-stream" in responses.get("200", {}).get("content", {})) == bool(endpoint.events)
-        assert operation.get("security") == ([{"bearer": []}] if with_auth and endpoint.needs_key else None)
+        assert operation.get("security") == ([{"bearer": []}] if needs_key else None)
 
 
 def test_a_new_field_of_a_request_appears_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,14 +208,14 @@ def test_a_new_field_of_a_request_appears_by_itself(monkeypatch: pytest.MonkeyPa
     )
     chat, *_ = ENDPOINTS
     monkeypatch.setattr(openapi, "ENDPOINTS", (msgspec.structs.replace(chat, requests=(extended,)),))
-    document = openapi.describe_api("llama", with_auth=False, with_metrics=True)
+    document = openapi.describe_api("llama", NO_KEYS, with_metrics=True)
     assert "new_field" in document["components"]["schemas"]["ChatCompletionRequest"]["properties"]
 
 
 async def test_what_is_described_is_what_is_served(tiny_served: Snapshot, tmp_path: Path) -> None:
     async with Application(tiny_served, tmp_path) as application:
         document = (await application.client.get("/openapi.json")).json()
-        assert document == openapi.describe_api("llama", with_auth=False, with_metrics=True)
+        assert document == openapi.describe_api("llama", NO_KEYS, with_metrics=True)
         described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
         assert described == set(served(application.app.routes))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ import pytest
 from handler.__main__ import read_environment
 from handler.engine.attention import TILE
 from handler.errors import ConfigurationError
+from handler.keys import digest
 from handler.settings import Settings, without_password
 
 ROOT = Path(__file__).parent.parent
+
+KEYS_FILE = ROOT / "tests" / "api_keys.txt"
 
 GOOD = [
     ("HOST", "0.0.0.0", "0.0.0.0"),
@@ -39,8 +43,16 @@ GOOD = [
     ("SPOOL_DIR", "/spool", Path("/spool")),
     ("LOG_PROMPTS", "Yes", True),
     ("LOG_PROMPTS", "off", False),
-    ("API_KEYS", "alice:one, two", {"alice": "one", "key-2": "two"}),
-    ("API_KEYS", "alice:sk:with:colons", {"alice": "sk:with:colons"}),
+    ("API_KEYS", "alice:one, two", {"alice": digest("one"), "key-2": digest("two")}),
+    ("API_KEYS", "alice:sk:with:colons", {"alice": digest("sk:with:colons")}),
+    ("API_KEYS", f"alice:sha256:{'0' * 64}, sha256:{'1F' * 32}", {"alice": bytes(32), "key-2": b"\x1f" * 32}),
+    ("API_KEYS_FILE", str(KEYS_FILE), KEYS_FILE),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60", {"*": 60}),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "1000000", {"*": 1000000}),
+    ("REDIS_URL", "rediss://u:p@h:1/0", "rediss://u:p@h:1/0"),
+    ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ("KEYLESS_PATHS", "none", ()),
+    ("KEYLESS_PATHS", "/health, /docs", ("/health", "/docs")),
     ("MAX_BODY_BYTES", "2048", 2048),
     ("CORS_ORIGINS", "https://a.example, http://b.example:3000", ("https://a.example", "http://b.example:3000")),
     ("CORS_ORIGINS", "*", ("*",)),
@@ -85,6 +97,24 @@ BAD = [
     ("API_KEYS", "alice:one,bob:one"),
     ("API_KEYS", "alice:clé"),
     ("API_KEYS", "alice:two words"),
+    ("API_KEYS", "sha256:alice"),
+    ("API_KEYS", "alice:sha256:"),
+    ("API_KEYS", f"alice:sha256:{'0' * 63}"),
+    ("API_KEYS", f"one:1,two:sha256:{digest('1').hex()}"),
+    ("API_KEYS_FILE", "/nowhere/keys"),
+    ("API_KEYS_FILE", "/dev/null"),
+    ("API_KEYS_FILE", "/"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "0"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60, 70"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", ":60"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60,alice:600"),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "many"),
+    ("RATE_LIMIT_TOKENS_PER_MINUTE", "alice:"),
+    ("REDIS_URL", "localhost:6379"),
+    ("REDIS_URL", "redis://h:port"),
+    ("KEYLESS_PATHS", "/v1/models"),
+    ("KEYLESS_PATHS", "health"),
+    ("KEYLESS_PATHS", "none,/health"),
     ("MAX_BODY_BYTES", "1"),
     ("CORS_ORIGINS", "https://a.example/"),
     ("CORS_ORIGINS", "a.example"),
@@ -110,6 +140,37 @@ def test_a_bad_value_names_its_key(key: str, text: str) -> None:
     assert str(caught.value).startswith(f"{key}: must ")
 
 
+def test_keys_from_a_file_join_the_others() -> None:
+    keys = Settings.from_env({"API_KEYS": "alice:one", "API_KEYS_FILE": str(KEYS_FILE)}).api_keys
+    assert keys == {"alice": digest("one"), "bob": digest("sk-bob"), "carol": bytes(32), "key-3": digest("sk-third")}
+
+
+@pytest.mark.parametrize(
+    ("contents", "environ"),
+    [
+        (b"bob:hunter2\nbob:hunter3", {}),
+        (b"bob:hunter2", {"API_KEYS": "bob:one"}),
+        (b"bob:hunter2", {"API_KEYS": "alice:hunter2"}),
+        (b"bob:hunter2 hunter2", {}),
+        (b"# bob:hunter2\n\n", {}),
+        (b"hunter2\xff", {}),
+    ],
+)
+def test_a_bad_file_of_keys_is_named_and_not_quoted(tmp_path: Path, contents: bytes, environ: dict[str, str]) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(contents)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"API_KEYS_FILE": str(path)} | environ)
+    assert caught.value.key == "API_KEYS_FILE"
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_can_have_a_limit_of_its_own() -> None:
+    environ = {"API_KEYS": "alice:one,two", "RATE_LIMIT_TOKENS_PER_MINUTE": "100, alice:2000,key-2:5"}
+    limits = Settings.from_env(environ).rate_limit_tokens_per_minute
+    assert limits == {"*": 100, "alice": 2000, "key-2": 5}
+
+
 def test_every_setting_is_covered_here() -> None:
     keys = {field.upper() for field in Settings.__struct_fields__}
     assert {key for key, _, _ in GOOD} == keys
@@ -122,13 +183,15 @@ def test_every_setting_is_covered_here() -> None:
         ("API_KEYS", "alice:hunter2,bob:hunter2"),
         ("API_KEYS", "hunter2 hunter2"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("REDIS_URL", "redis://:hunter2@h:port"),
+        ("REDIS_URL", "redis://:hunter2@h\u2100st"),
         ("DATABASE_URL", "postgresql://u:hunter2@h\u2100st/d"),  # urlsplit's own message holds what stands before the @
     ],
 )
 def test_secrets_stay_out_of_messages(key: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({key: text})
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -149,12 +212,18 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
 
 
 def test_public_shows_every_setting_and_no_secret() -> None:
-    settings = Settings.from_env({"API_KEYS": "alice:hunter2", "DATABASE_URL": "postgresql://u:hunter2@h/d"})
+    environ = {
+        "API_KEYS": "alice:hunter2",
+        "DATABASE_URL": "postgresql://u:hunter2@h/d",
+        "REDIS_URL": "redis://:hunter2@h",
+    }
+    settings = Settings.from_env(environ)
     shown = settings.public()
     assert set(shown) == {field.upper() for field in Settings.__struct_fields__}
     assert shown["API_KEYS"] == ["alice"]
-    assert shown["DATABASE_URL"] == "postgresql://u:***@h/d"
-    assert "hunter2" not in str(shown)
+    assert (shown["DATABASE_URL"], shown["REDIS_URL"]) == ("postgresql://u:***@h/d", "redis://:***@h")
+    assert "hunter2" not in f"{shown} {settings!r} {settings}"
+    assert settings.api_keys["alice"].hex() not in f"{shown} {settings!r}"
 
 
 def test_empty_counts_as_unset_and_spaces_do_not_matter() -> None:

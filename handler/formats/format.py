@@ -14,25 +14,9 @@ from handler.engine.types import SamplingParams, TokenEvent
 from handler.errors import PilotlightError
 from handler.generation import Generation
 from handler.http_errors import error_detail
-from handler.params import ParamsFactory
+from handler.params import ParamsFactory, Request
 from handler.schema.errors import ErrorDetail
 from handler.schema.usage import FinishReason
-
-
-class GenerationRequest(Protocol):
-    """What all requests that generate have in common."""
-
-    @property
-    def model(self) -> str:
-        """The name of the model that is asked for."""
-
-    @property
-    def stream(self) -> bool | None:
-        """Whether the answer comes as events."""
-
-    @property
-    def metadata(self) -> dict[str, str] | None:
-        """What the client wants kept in the log."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -104,7 +88,7 @@ def reason_of(choice: Choice, parser: OutputParser | None) -> FinishReason:
     return choice.reported_reason
 
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=Request)
 
 
 class Format(Protocol, Generic[RequestT]):

@@ -42,7 +42,10 @@ class ForeignArchitecture:
         architecture = read_architecture(directory)
         with _ALONE, quiet("transformers"):
             try:
-                self._config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+                # A directory of this machine: nothing is downloaded.
+                self._config = AutoConfig.from_pretrained(  # nosec B615
+                    directory, local_files_only=True, trust_remote_code=False
+                )
                 self._class = _model_class(self._config, architecture)
                 tokens = context_tokens(self._config)
                 self._rehearsal = _rehearse(self._class, self._config, tokens)

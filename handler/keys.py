@@ -1,0 +1,95 @@
+"""API keys as settings have them: by name, and from the moment they are read as SHA-256 digests only.
+
+A key is long and random (`pilotlight key` makes one), so that its digest needs no salt and no slow hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+_DIGEST_MARK = "sha256"
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def new_key() -> str:
+    """A key that nobody has: 256 random bits."""
+    return f"sk-{secrets.token_urlsafe(32)}"
+
+
+def digest(key: str) -> bytes:
+    """What is kept of a key. Whatever a header may hold can be asked for."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def shown_digest(key: str) -> str:
+    """The key's digest as settings take it in place of the key."""
+    return f"{_DIGEST_MARK}:{digest(key).hex()}"
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Digests by name from `key`, `name:key`, `sha256:HEX` or `name:sha256:HEX`, separated by commas.
+
+    Raises:
+        ValueError: another form, or a name or a key twice; the message repeats none of it.
+    """
+    return _parse_items(text.split(","))
+
+
+def read_keys(path: Path) -> dict[str, bytes]:
+    """Digests by name from a file with one of these forms a line; empty lines and those behind a # do not count.
+
+    Raises:
+        ValueError: as `parse_keys`, or the file cannot be read, or holds no key.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ValueError(f"must be a file that can be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError("must be a text file") from None
+    keys = _parse_items(line for line in lines if not line.lstrip().startswith("#"))
+    if not keys:
+        raise ValueError("must hold a key")  # an empty file must not let everybody in
+    return keys
+
+
+def join_keys(first: dict[str, bytes], second: dict[str, bytes]) -> dict[str, bytes]:
+    """All keys.
+
+    Raises:
+        ValueError: a name or a key is in both.
+    """
+    if first.keys() & second.keys() or {*first.values()} & {*second.values()}:
+        raise ValueError("must not hold a name or a key that API_KEYS holds")
+    return first | second
+
+
+def _parse_items(items: Iterable[str]) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    stripped = (item.strip() for item in items)
+    for number, item in enumerate(filter(None, stripped), start=1):
+        name, kept = _parse_item(item, number)
+        if name in keys or kept in keys.values():
+            raise ValueError("must not hold a name or a key twice")
+        keys[name] = kept
+    return keys
+
+
+def _parse_item(item: str, number: int) -> tuple[str, bytes]:
+    name, separator, key = item.partition(":")
+    if not separator or name == _DIGEST_MARK:
+        name, key = f"key-{number}", item
+    if not name or not key:
+        raise ValueError("must be keys, or name:key pairs, separated by commas")
+    mark, separator, hexadecimal = key.partition(":")
+    if separator and mark == _DIGEST_MARK:
+        if not _DIGEST.fullmatch(hexadecimal):
+            raise ValueError("must hold 64 hexadecimal digits behind each 'sha256:'")
+        return name, bytes.fromhex(hexadecimal)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("must hold keys of ASCII characters without spaces, which a header can carry")
+    return name, digest(key)

@@ -1,0 +1,1 @@
+"""How many requests and tokens a minute each API key may have."""
