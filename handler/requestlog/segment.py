@@ -1,8 +1,12 @@
-"""One file of the spool: frames of [length u32 | crc32 u32 | payload], owned by one process through `flock`.
+"""One file of the spool: frames of [marker | length u32 | crc32 u32 | payload], owned by one process through `flock`.
 
 Knows no records. A segment belongs to the thread that appends to it or reads it, one at a time. The kernel
 releases the lock when its process dies, however it dies; that is how others learn that a segment is an
 orphan.
+
+The marker is four bytes that each frame of this segment begins with: behind bytes that make no sense, a flipped bit
+in a length for instance, the next frame is where marker, length and checksum fit again. It comes from the random part
+of the file's name, so that nobody can send a prompt that reads like a frame.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from pathlib import Path
 
 from handler.errors import SpoolError
 
-_HEADER = struct.Struct("<II")
+FRAME_HEADER = struct.Struct("<4sII")
+_CHUNK_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +44,7 @@ class Segment:
         self.read_offset = 0
         self.pending_frames = 0
         self._descriptor = descriptor
+        self._marker = zlib.crc32(path.name.encode()).to_bytes(4, "little")
 
     @classmethod
     def create(cls, path: Path) -> Segment | None:
@@ -57,7 +63,7 @@ class Segment:
     def adopt(cls, path: Path) -> Segment | None:
         """The segment of a process that is gone, its frames counted; None while somebody owns it.
 
-        What follows the last whole frame is cut off with a warning: the process died while it wrote.
+        What follows the last whole frame is left out with a warning: the process died while it wrote.
 
         Raises:
             SpoolError: the file cannot be read.
@@ -71,27 +77,24 @@ class Segment:
         if not _lock(descriptor, path):
             return None
         segment = cls(path, descriptor)
-        file_bytes = segment.size_bytes = os.fstat(descriptor).st_size
-        end = 0
-        for payload, frame_end in segment._frames():
-            end = frame_end
-            segment.pending_frames += payload is not None
-        segment.size_bytes = end
-        if end < file_bytes:
-            _log.warning("spool segment %s: dropped %d bytes of a torn last frame", path.name, file_bytes - end)
+        try:
+            segment._count_frames()
+        except OSError as error:
+            segment.close()
+            raise SpoolError(f"cannot read {path}: {error}") from error
         return segment
 
-    def append(self, *payloads: bytes, sync: bool) -> None:
+    def append(self, *payloads: bytes) -> None:
         """Write a frame for each by one `write`, behind all others.
 
         Raises:
             SpoolError: the frames are not there, and nothing of them is.
         """
-        frames = b"".join([_HEADER.pack(len(payload), zlib.crc32(payload)) + payload for payload in payloads])
+        frames = b"".join(
+            [FRAME_HEADER.pack(self._marker, len(payload), zlib.crc32(payload)) + payload for payload in payloads]
+        )
         try:
             write_whole(self._descriptor, frames)
-            if sync:
-                os.fdatasync(self._descriptor)
         except OSError as error:
             # A part of a frame would hide all later ones from whoever reads them.
             with contextlib.suppress(OSError):
@@ -107,18 +110,19 @@ class Segment:
     def read(self, max_frames: int, max_bytes: int) -> tuple[list[bytes], int]:
         """The payloads of the next frames, and the offset behind them; at least one frame, however large.
 
-        A frame whose checksum is wrong is left out with a warning.
+        Bytes that are no whole frame are passed over with a warning.
         """
         payloads: list[bytes] = []
         end = start = self.read_offset
-        for payload, frame_end in self._frames():
+        for payload, frame_start, frame_end in self._frames():
             if payloads and (len(payloads) == max_frames or frame_end - start > max_bytes):
                 break
-            if payload is None:
-                _log.warning("spool segment %s: dropped a corrupt frame of %d bytes", self.path.name, frame_end - end)
-            else:
-                payloads.append(payload)
+            self._warn_of_gap(end, frame_start)
+            payloads.append(payload)
             end = frame_end
+        else:
+            self._warn_of_gap(end, self.size_bytes)
+            end = self.size_bytes
         return payloads, end
 
     def acknowledge(self, frames: int, end: int) -> None:
@@ -153,19 +157,46 @@ class Segment:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _frames(self) -> Iterator[tuple[bytes | None, int]]:
-        """Each whole frame from `read_offset` on as (payload or None if corrupt, offset behind it)."""
-        offset = self.read_offset
-        while offset + _HEADER.size <= self.size_bytes:
-            length, checksum = _HEADER.unpack(os.pread(self._descriptor, _HEADER.size, offset))
-            end = offset + _HEADER.size + length
-            # Zeros are what a file system may leave behind a power cut; they would pass for empty frames.
-            if length == 0 or end > self.size_bytes:
-                return
-            payload = os.pread(self._descriptor, length, offset + _HEADER.size)
-            whole = len(payload) == length and zlib.crc32(payload) == checksum
-            yield (payload if whole else None), end
-            offset = end
+    def _frames(self) -> Iterator[tuple[bytes, int, int]]:
+        """Each whole frame from `read_offset` on: its payload, where it begins, and where it ends."""
+        offset = chunk_offset = self.read_offset
+        chunk = b""
+        wanted = FRAME_HEADER.size
+        while offset + FRAME_HEADER.size < self.size_bytes:
+            if offset + wanted > chunk_offset + len(chunk):
+                chunk_offset = offset
+                chunk = os.pread(self._descriptor, min(max(wanted, _CHUNK_BYTES), self.size_bytes - offset), offset)
+                if len(chunk) < wanted:
+                    return  # somebody has cut the file
+            begin = offset - chunk_offset
+            marker, length, checksum = FRAME_HEADER.unpack_from(chunk, begin)
+            wanted = FRAME_HEADER.size + length
+            if marker == self._marker and length and offset + wanted <= self.size_bytes:
+                if begin + wanted > len(chunk):
+                    continue  # with a chunk that holds all of it
+                payload = chunk[begin + FRAME_HEADER.size : begin + wanted]
+                if zlib.crc32(payload) == checksum:
+                    yield payload, offset, offset + wanted
+                    offset += wanted
+                    wanted = FRAME_HEADER.size
+                    continue
+            wanted = FRAME_HEADER.size
+            found = chunk.find(self._marker, begin + 1)
+            offset = chunk_offset + (found if found >= 0 else max(begin + 1, len(chunk) - len(self._marker) + 1))
+
+    def _count_frames(self) -> None:
+        """Find out what is in the file, and where the last whole frame ends."""
+        end = 0
+        file_bytes = self.size_bytes = os.fstat(self._descriptor).st_size
+        for _, _, frame_end in self._frames():
+            end = frame_end
+            self.pending_frames += 1
+        self.size_bytes = end
+        self._warn_of_gap(end, file_bytes)
+
+    def _warn_of_gap(self, start: int, end: int) -> None:
+        if start < end:
+            _log.warning("spool segment %s: dropped %d bytes that are no whole frame", self.path.name, end - start)
 
 
 def write_whole(descriptor: int, data: bytes) -> None:

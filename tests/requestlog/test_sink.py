@@ -13,8 +13,9 @@ import pytest
 
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.reader import read_logs
+from handler.requestlog.rejected import REJECTED
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import REJECTED, SUFFIX, Spool
+from handler.requestlog.spool import SUFFIX, Spool
 from tests.requestlog.records import full_record, make_record
 from tests.requestlog.waiting import until
 
