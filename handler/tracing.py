@@ -147,7 +147,9 @@ class TracingMiddleware:
         try:
             self._submit(record)
         except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
-            logger.exception("record not spooled", extra={FIELDS: msgspec.to_builtins(record) | {"cause": str(error)}})
+            self._metrics.count_unspooled_record()
+            fields = msgspec.to_builtins(record) | {"cause": str(error)}
+            logger.error("record not spooled", extra={FIELDS: fields})  # noqa: TRY400 - with a full disk there are many
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -53,7 +53,7 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
 
             return bare
         case "pilotlight":
-            sink = LogSink(Spool(settings.spool_dir), None if spec.database == "none" else spec.database)
+            sink = LogSink(Spool(settings.spool_directory), None if spec.database == "none" else spec.database)
             engine = _engine(snapshot, spec)
             return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
         case "fastapi":

@@ -146,7 +146,7 @@ async def _server_version(url: str) -> str:
 
 
 def _spool(settings: Settings) -> str:
-    directory = settings.spool_dir
+    directory = settings.spool_directory
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} is not writable")
