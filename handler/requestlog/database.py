@@ -15,6 +15,7 @@ import msgspec
 
 from handler.requestlog.migrations import Connection, migrate
 from handler.requestlog.record import COLUMNS, Record, storable_json, storable_text
+from handler.requestlog.transaction import limits
 
 _JSON_COLUMNS = frozenset({"metadata", "prompt"})
 _COLUMN_LIST = ", ".join(COLUMNS)
@@ -28,6 +29,14 @@ _STAGE = (
 _INSERT = (
     f"insert into request_logs ({_COLUMN_LIST}) select {_COLUMN_LIST} from request_logs_staging"  # noqa: S608 - constants
     " on conflict (id) do nothing"
+)
+# A row like any other, which every table that is ours takes.
+_PROBE = (
+    "insert into request_logs (id, request_id, created_at, endpoint, status, model_name, stream, http_status,"
+    " finish_reason, error_type, error_message, prompt_tokens, duration_ms, cold_start, instance_id, metadata)"
+    " values (gen_random_uuid(), '0123456789abcdef0123456789abcdef', now(), '/v1/chat/completions', 'cancelled',"
+    " 'smollm2-135m', true, 499, 'tool_calls', 'ClientDisconnectedError', 'the client has disconnected', 1234, 1.5,"
+    " false, '0123456789ab', '{}')"
 )
 
 
@@ -65,7 +74,7 @@ class LogDatabase:
         )
         try:
             async with pool.acquire(timeout=connect_timeout_s) as connection:
-                await migrate(connection)
+                await migrate(connection, timeout_s=timeout_s)
         except BaseException:
             pool.terminate()
             raise
@@ -110,6 +119,7 @@ class LogDatabase:
             if not _is_records_fault(error):
                 raise
             if len(records) == 1:
+                await self._probe(connection)
                 return Written(0, ((records[0], f"{type(error).__name__}: {error}"),))
         finally:
             await self._pool.release(connection, timeout=self._timeout_s)
@@ -117,10 +127,19 @@ class LogDatabase:
         first = await self._write_or_bisect(records[:middle])
         return _sum(first, await self._write_or_bisect(records[middle:]))
 
+    async def _probe(self, connection: Connection) -> None:
+        """Make sure that it was the record's fault, and not that of a table which takes no row at all."""
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(limits(self._timeout_s) + _PROBE)
+        finally:
+            await transaction.rollback()
+
     async def _write(self, connection: Connection, records: Sequence[Record]) -> int:
         rows = [_row(record) for record in records]
         async with connection.transaction():
-            await connection.execute(_STAGE)
+            await connection.execute(limits(self._timeout_s) + _STAGE)
             await connection.copy_records_to_table("request_logs_staging", records=rows, columns=COLUMNS)
             done = await connection.execute(_INSERT)
         return int(done.rpartition(" ")[2])  # "INSERT 0 42"
