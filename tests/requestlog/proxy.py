@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
-
-from tests.server import free_port
 
 
 class Fault(enum.Enum):
@@ -20,7 +19,7 @@ class Fault(enum.Enum):
 
 
 class Proxy:
-    """Passes bytes on between `with` and its end; at other times nobody listens at `url`.
+    """Passes bytes on between `with` and its end; at other times whoever connects to `url` waits.
 
     Attributes:
         url: of the same database, by way of this proxy.
@@ -31,8 +30,10 @@ class Proxy:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._path = parse_qs(parts.query)["host"][0] + "/.s.PGSQL.5432"
-        self._port = free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{self._port}{parts.path}?sslmode=disable"
+        # Its own from now on: whoever asks a free port again and again gets, some day, a connection to himself.
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{port}{parts.path}?sslmode=disable"
         self.hits = 0
         self.accepted = 0
         self._open = asyncio.Event()
@@ -41,6 +42,10 @@ class Proxy:
         self._lifetime_bytes: Callable[[], int] | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Give up the port."""
+        self._listener.close()
 
     def on(self, words: bytes, fault: Fault) -> None:
         """Let the next connection on which the client sends `words` meet `fault`."""
@@ -63,11 +68,10 @@ class Proxy:
         """Cut all connections."""
         for writer in self._writers:
             writer.transport.abort()
-        self._writers.clear()
 
     async def __aenter__(self) -> Proxy:
         self._open.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, sock=self._listener.dup())
         return self
 
     async def __aexit__(
@@ -78,6 +82,8 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+        self._writers.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -98,8 +104,8 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(connection.to_server())
                 group.create_task(connection.to_client())
-        except* ConnectionError:
-            pass
+        except* (ConnectionError, asyncio.CancelledError):
+            pass  # who serves streams has no ear for the latter
 
 
 class _Connection:

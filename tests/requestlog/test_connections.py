@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -18,9 +19,11 @@ from tests.server import until as look_until
 
 
 @pytest.fixture
-async def proxy(postgres_url):
-    async with Proxy(postgres_url) as proxy:
+async def proxy(postgres_url):  # of a database that nothing else happens to
+    proxy = Proxy(postgres_url)
+    async with proxy:
         yield proxy
+    proxy.close()
 
 
 @asynccontextmanager
@@ -120,6 +123,23 @@ async def test_a_table_that_takes_no_row_rejects_no_record(tmp_path, postgres_ur
         assert await sink.flush(20)
         assert sink.rejected_total == 0
     assert await log_connection.fetchval("select count(*) from request_logs") == 20
+
+
+async def test_a_role_that_may_not_create_the_table(tmp_path, postgres_url, connection):
+    role = f"role_{secrets.token_hex(8)}"
+    await connection.execute(f"create role {role} login")
+    try:
+        async with shipping(tmp_path, postgres_url.replace("postgres@", f"{role}@")) as sink:
+            sink.submit(make_record(1))
+            await until(lambda: sink.last_error)
+            assert "permission denied" in sink.last_error
+            assert sink.spooled_records == 1
+            await connection.execute(f"grant create on schema public to {role}")
+            assert await sink.flush(20)
+            assert sink.last_error is None
+    finally:
+        await connection.execute(f"drop owned by {role}")
+        await connection.execute(f"drop role {role}")
 
 
 async def test_what_a_sibling_leaves_later_is_shipped_too(tmp_path, postgres_url, log_connection):
