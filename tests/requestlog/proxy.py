@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import socket
 from collections.abc import Callable
@@ -92,6 +93,10 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
         self.accepted += 1
         self._writers.append(writer)
+        with contextlib.suppress(asyncio.CancelledError):  # who serves streams has no ear for it
+            await self._pass_on(reader, writer)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open.wait()
         try:
             server_reader, server_writer = await asyncio.open_unix_connection(self._path)
@@ -104,8 +109,8 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(connection.to_server())
                 group.create_task(connection.to_client())
-        except* (ConnectionError, asyncio.CancelledError):
-            pass  # who serves streams has no ear for the latter
+        except* ConnectionError:
+            pass
 
 
 class _Connection:

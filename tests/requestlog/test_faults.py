@@ -26,6 +26,7 @@ def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield process
         assert process.stop() == 0
         assert not process.entries("record not spooled")
+        assert not any("rejected" in line for line in process.lines)
 
 
 async def test_a_database_that_is_killed_and_comes_back(
