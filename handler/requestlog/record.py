@@ -1,9 +1,8 @@
 """One row of the request log as it is made, kept on disk and read back. Knows no spool, no SQL, no asyncio.
 
-Text that PostgreSQL cannot hold survives visibly: each lone surrogate (no UTF-8 form) and each NUL (no `text`
-or `jsonb` form) becomes U+FFFD, the replacement character; an integer beyond 64 bits inside `metadata` or
-`prompt` becomes its decimal string. Lone surrogates and big integers are replaced by `encode`, so that the
-spool holds only what can be stored; NULs by `storable_text` and `storable_json`, where rows are made. Any
+On disk a record is a line of JSON, an object by column name without what is absent: what the spool has is what
+PostgreSQL is sent, and nobody looks at it again on the way. Text that PostgreSQL cannot hold survives visibly: each
+lone surrogate (no UTF-8 form) and each NUL (no `text` or `jsonb` form) becomes U+FFFD, the replacement character. Any
 thread may call what is here.
 """
 
@@ -15,6 +14,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,8 +22,7 @@ import msgspec
 from handler.errors import SpoolError
 
 REPLACEMENT = "\ufffd"
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_INT64 = range(-(1 << 63), 1 << 63)
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class Status(enum.StrEnum):
@@ -36,8 +35,10 @@ class Status(enum.StrEnum):
     TIMEOUT = "timeout"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request, in the columns of table `request_logs`. What did not happen is None, never 0.
+
+    By position it is made in a third of the time that names take; whoever makes one for each request may do so.
 
     Attributes:
         id: version 7, made by `new_id`; the primary key that makes writing a record twice harmless.
@@ -94,8 +95,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 COLUMNS: tuple[str, ...] = Record.__struct_fields__
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+# `uuid.UUID(int=...)` without its checks of what cannot be wrong in `new_id`: they take longer than all the rest.
+_new, _set = object.__new__, object.__setattr__
+_UUID, _UNKNOWN_SAFETY = uuid.UUID, uuid.SafeUUID.unknown
 
 
 def new_id(randomness: bytes | None = None) -> uuid.UUID:
@@ -106,68 +111,55 @@ def new_id(randomness: bytes | None = None) -> uuid.UUID:
     The twelve bits behind the milliseconds are their fraction (section 6.2, method 3), to a quarter of a microsecond.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    clock = milliseconds << 80 | 7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
-    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(randomness or os.urandom(8), "big") >> 2)
+    clock = milliseconds << 16 | 7 << 12 | nanoseconds * 4096 // 1_000_000
+    made = _new(_UUID)
+    _set(made, "int", clock << 64 | 2 << 62 | int.from_bytes(randomness or os.urandom(8)) >> 2)
+    _set(made, "is_safe", _UNKNOWN_SAFETY)
+    return made
 
 
-def encode(record: Record) -> bytes:
-    """The record as msgpack, a map by field name, so that versions with more or fewer columns can read it.
+def encode(records: Sequence[Record]) -> bytes:
+    """A line for each record, the line end included.
 
     Raises:
-        SpoolError: `metadata` or `prompt` holds something that is not JSON.
+        SpoolError: `metadata` or `prompt` of one of them holds something that is not JSON.
     """
     try:
-        return _encoder.encode(record)
-    except (UnicodeEncodeError, OverflowError):
+        lines = _encoder.encode_lines(records)
+        # Most lines have no backslash, which is found out faster than that they do not have these six bytes.
+        if b"\\" not in lines or b"\\u0000" not in lines:
+            return lines
+    except (UnicodeEncodeError, TypeError, RecursionError):
         pass
-    except (TypeError, RecursionError) as error:
-        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
-    try:
-        fields = {name: _encodable(getattr(record, name)) for name in COLUMNS}
-        return _encoder.encode(Record(**fields))
-    except (TypeError, OverflowError, RecursionError) as error:
-        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
+    return b"".join(map(_encode_visibly, records))
 
 
-def decode(payload: bytes) -> Record:
-    """The record that `encode` made.
+def decode(line: bytes) -> Record:
+    """The record of a line that `encode` made, by this version or another: columns that are unknown are left out.
 
     Raises:
-        SpoolError: the bytes are not a record.
+        SpoolError: it is not a record.
     """
     try:
-        return _decoder.decode(payload)
+        return _decoder.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
         raise SpoolError(f"not a record: {error}") from error
 
 
-def storable_text(text: str) -> str:
-    """`text` without the one character that PostgreSQL's text cannot hold."""
-    return text.replace("\0", REPLACEMENT) if "\0" in text else text
+def _encode_visibly(record: Record) -> bytes:
+    """The line of a record whose text may be no text for PostgreSQL."""
+    try:
+        return _encoder.encode(_visible(msgspec.to_builtins(record))) + b"\n"
+    except (TypeError, RecursionError) as error:
+        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
 
 
-def storable_json(value: object) -> str:
-    """`value` as JSON text that `jsonb` accepts."""
-    text = msgspec.json.encode(value).decode()
-    if "\\u0000" not in text:
-        return text
-    return msgspec.json.encode(_mapped(value, storable_text)).decode()
-
-
-def _encodable(value: object) -> Any:
-    return _mapped(value, lambda text: _SURROGATES.sub(REPLACEMENT, text))
-
-
-def _mapped(value: object, text: Any) -> Any:
-    """`value` with `text` applied to each string in it, keys included; integers beyond 64 bits as strings."""
-    if isinstance(value, Status):
-        return value
+def _visible(value: Any) -> Any:
+    """`value` with what PostgreSQL cannot hold replaced in each string in it, keys included."""
     if isinstance(value, str):
-        return text(value)
-    if isinstance(value, int) and value not in _INT64:
-        return str(value)
+        return _NOT_TEXT.sub(REPLACEMENT, value)
     if isinstance(value, dict):
-        return {text(key) if isinstance(key, str) else key: _mapped(item, text) for key, item in value.items()}
+        return {_visible(key): _visible(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_mapped(item, text) for item in value]
+        return [_visible(item) for item in value]
     return value

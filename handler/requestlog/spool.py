@@ -19,7 +19,7 @@ import base64
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,10 +36,17 @@ _log = logging.getLogger(__name__)
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them."""
+    """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them.
 
-    records: tuple[Record, ...]
-    frames: int
+    Attributes:
+        payloads: each one or more lines as `record.encode` makes them.
+        num_records: how many leave the spool with this batch.
+        segment: where they lie.
+        end_offset: where the next batch begins there.
+    """
+
+    payloads: tuple[bytes, ...]
+    num_records: int
     segment: Segment
     end_offset: int
 
@@ -83,11 +90,11 @@ class Spool:
         Raises:
             SpoolError: they could not be kept, and nothing of them was.
         """
-        payloads = [encode(record) for record in records]
+        payload = encode(records)
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
         try:
-            self._active.append(*payloads, sync=self._fsync)
+            self._active.append(payload, len(records), sync=self._fsync)
         except SpoolError:
             self._active_is_usable = self._active.is_intact()
             raise
@@ -119,15 +126,15 @@ class Spool:
     def take_over(self, orphans: Sequence[Segment]) -> None:
         """Make segments found by `find_orphans` part of this spool, in order of age."""
         if orphans:
-            frames = sum(segment.pending_frames for segment in orphans)
-            self.appended_records += frames
+            num_records = sum(segment.pending_records for segment in orphans)
+            self.appended_records += num_records
             self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
-            _log.info("adopted %d spool segments with %d records", len(orphans), frames)
+            _log.info("adopted %d spool segments with %d records", len(orphans), num_records)
 
     def read(self, max_records: int, max_bytes: int) -> Batch | None:
         """The oldest batch, None if there is none; the same one again until it is acknowledged.
 
-        A payload that is not a record is set aside as rejected.
+        A payload that does not consist of lines is set aside as rejected.
 
         Raises:
             SpoolError: a segment cannot be read, or `rejected.jsonl` cannot be written.
@@ -138,10 +145,10 @@ class Spool:
             if segment.read_offset == segment.size_bytes:
                 return None
             try:
-                payloads, end = segment.read(max_records, max_bytes)
+                payloads, num_records, end = segment.read(max_records, max_bytes)
             except OSError as error:
                 raise SpoolError(f"cannot read {segment.path}: {error}") from error
-            self._unacknowledged = Batch(tuple(self._decoded(payloads)), len(payloads), segment, end)
+            self._unacknowledged = Batch(tuple(self._lines(payloads)), num_records, segment, end)
         return self._unacknowledged
 
     def acknowledge(self, batch: Batch) -> None:
@@ -152,17 +159,22 @@ class Spool:
         """
         assert batch is self._unacknowledged, "only the batch read last can be acknowledged"
         self._unacknowledged = None
-        before = batch.segment.pending_frames
-        batch.segment.acknowledge(batch.frames, batch.end_offset)
-        self.settled_records += before - batch.segment.pending_frames
+        before = batch.segment.pending_records
+        batch.segment.acknowledge(batch.num_records, batch.end_offset)
+        self.settled_records += before - batch.segment.pending_records
         self._delete_finished()
 
-    def reject(self, record: Record, reason: str) -> None:
-        """Set aside a record that PostgreSQL refuses for what it holds.
+    def reject(self, line: bytes, reason: str) -> None:
+        """Set aside a line that PostgreSQL refuses for what it holds.
 
         Raises:
             SpoolError: `rejected.jsonl` cannot be written.
         """
+        try:
+            record = decode(line)
+        except SpoolError as error:
+            self._set_aside_payload(line, f"{error}; {reason}")
+            return
         _log.error("request log record %s rejected: %s", record.id, reason)
         self._set_aside({"error": reason, "record": record})
 
@@ -193,15 +205,16 @@ class Spool:
         while self._sealed and self._sealed[0].read_offset == self._sealed[0].size_bytes:
             self._sealed.popleft().delete()
 
-    def _decoded(self, payloads: list[bytes]) -> list[Record]:
-        records = []
+    def _lines(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
         for payload in payloads:
-            try:
-                records.append(decode(payload))
-            except SpoolError as error:
-                _log.error("spooled bytes rejected: %s", error)
-                self._set_aside({"error": str(error), "payload": base64.b64encode(payload).decode()})
-        return records
+            if payload.endswith(b"\n"):
+                yield payload
+            else:  # it would spoil the first line of the one behind it
+                self._set_aside_payload(payload, "not a record: there is no line end")
+
+    def _set_aside_payload(self, payload: bytes, reason: str) -> None:
+        _log.error("spooled bytes rejected: %s", reason)
+        self._set_aside({"error": reason, "payload": base64.b64encode(payload).decode()})
 
     def _set_aside(self, line: dict[str, object]) -> None:
         path = self.directory / REJECTED
