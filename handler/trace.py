@@ -1,12 +1,12 @@
-"""What is known of one HTTP request while it runs, and the record that becomes of it. Event loop only."""
+"""What is known of one HTTP request while it runs. Event loop only."""
 
 from __future__ import annotations
 
-import datetime as dt
+import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+import msgspec
 import orjson
 from starlette.types import Scope
 
@@ -16,51 +16,22 @@ from handler.errors import (
     DeadlineExceededError,
     UnavailableError,
 )
-from handler.requestlog.record import Record, Status, new_id
-
-# Of what every request leaves behind: looked up in their classes they take as long as the rest of `to_record`.
-_SUCCESS = Status.SUCCESS
-_from_timestamp, _UTC = dt.datetime.fromtimestamp, dt.UTC
+from handler.requestlog.facts import Facts
+from handler.requestlog.record import Status
 
 
-class RequestTrace:
-    """What is known of one request so far. The handlers fill it in; absence is None."""
+class RequestTrace(Facts):
+    """What is known of one request so far: the facts of its record. The handlers fill it in; absence is None."""
 
-    model_name: str | None = None
-    api_key_id: str | None = None
-    stream: bool | None = None
-    http_status: int | None = None
-    status: Status | None = None
-    finish_reason: str | None = None
-    error: BaseException | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    first_scheduled_s: float | None = None
-    first_token_s: float | None = None
-    metadata: dict[str, Any] | None = None
-    prompt: Any = None
-    completion: str | None = None
-
-    def __init__(
-        self, request_id: str, endpoint: str, *, cold_start: bool, record_randomness: bytes | None = None
-    ) -> None:
-        self.request_id = request_id
-        self.endpoint = endpoint
-        self.cold_start = cold_start
-        self.record_randomness = record_randomness
-        self.created_s = time.time()
-        self.start_s = time.monotonic()
-
-    @property
-    def created_at(self) -> dt.datetime:
-        """When the request arrived, in UTC."""
-        return _from_timestamp(self.created_s, _UTC)
+    salt: str = msgspec.field(default_factory=lambda: os.urandom(8).hex()[1:])
+    created_s: float = msgspec.field(default_factory=time.time)
+    start_s: float = msgspec.field(default_factory=time.monotonic)
 
     def fail(self, error: BaseException) -> None:
-        """Note why the request did not end well, and what that makes it; the first reason stays."""
-        if self.error is None:
-            self.error = error
+        """Note why the request did not end well, and what that makes it; the first reason stays, or a good end."""
+        if self.error_type is None and self.end_s is None:
+            self.error_type = type(error).__name__
+            self.error_message = str(error)
             self.status = _status_of(error)
             if self.status is Status.REJECTED and self.http_status is not None:
                 self.status = Status.ERROR  # cut off after its answer had begun
@@ -78,38 +49,6 @@ class RequestTrace:
         if any(part.completion is not None for part in parts):
             self.prompt = [part.prompt for part in parts]
             self.completion = orjson.dumps([part.completion for part in parts]).decode()
-
-    def to_record(self, instance_id: str) -> Record:
-        """The row of this request, as of now."""
-        start_s, error = self.start_s, self.error
-        prompt_tokens, completion_tokens = self.prompt_tokens, self.completion_tokens
-        scheduled_s, token_s = self.first_scheduled_s, self.first_token_s
-        return Record(
-            new_id(self.record_randomness),
-            self.request_id,
-            _from_timestamp(self.created_s, _UTC),
-            self.endpoint,
-            self.status or _SUCCESS,
-            self.model_name,
-            self.api_key_id,
-            self.stream,
-            self.http_status,
-            self.finish_reason,
-            None if error is None else type(error).__name__,
-            None if error is None else str(error),
-            prompt_tokens,
-            self.cached_tokens,
-            completion_tokens,
-            None if prompt_tokens is None or completion_tokens is None else prompt_tokens + completion_tokens,
-            None if scheduled_s is None else (scheduled_s - start_s) * 1000,
-            None if token_s is None else (token_s - start_s) * 1000,
-            (time.monotonic() - start_s) * 1000,
-            self.cold_start,
-            instance_id,
-            self.metadata,
-            self.prompt,
-            self.completion,
-        )
 
 
 def header(scope: Scope, name: bytes) -> str | None:

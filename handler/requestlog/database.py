@@ -1,8 +1,8 @@
 """The PostgreSQL end of the request log: a pool, the schema, and how lines of JSON become rows.
 
-Lines are copied as they are; PostgreSQL takes them apart, in a process of its own. Knows no spool and no retries: an
-error leaves, and whoever called decides. Runs on the event loop. Nothing here waits without a limit. It works behind a
-pooler in transaction mode: no named statement, no session state.
+Lines are copied as they are; PostgreSQL takes them apart and works out what follows, in a process of its own. Knows no
+spool and no retries: an error leaves, and whoever called decides. Runs on the event loop. Nothing here waits without a
+limit. It works behind a pooler in transaction mode: no named statement, no session state.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import msgspec
 
+from handler.requestlog.facts import CLOCK_PER_S
 from handler.requestlog.migrations import Connection, migrate
-from handler.requestlog.record import COLUMNS
+from handler.requestlog.record import COLUMNS, Status
 
 _COLUMN_LIST = ", ".join(COLUMNS)
 _CLOSE_S = 1.0
@@ -22,10 +23,34 @@ _CLOSE_S = 1.0
 _STAGE = "create temp table request_logs_staging (line json) on commit drop"
 # Quotes and delimiters that JSON cannot contain, so that lines need not be searched for what would have to be escaped.
 _QUOTE, _DELIMITER = "\x01", "\x02"
-# By the fields' names: absent ones are null, those that are no columns are left out.
+_TYPES = {
+    **dict.fromkeys(("salt", "status"), "text"),
+    **dict.fromkeys(("created_s", "start_s", "end_s", "first_scheduled_s", "first_token_s"), "double precision"),
+    **dict.fromkeys(("queue_ms", "ttft_ms", "duration_ms"), "double precision"),
+    **dict.fromkeys(("http_status", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens"), "integer"),
+    **dict.fromkeys(("stream", "cold_start"), "boolean"),
+    **dict.fromkeys(("metadata", "prompt"), "jsonb"),
+    "id": "uuid",
+    "created_at": "timestamptz",
+}
+_FIELDS = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in dict.fromkeys((*COLUMNS, *_TYPES)))
+# What follows from a request's facts, as `Facts.to_record` has it.
+_CLOCK = f"floor(created_s * {CLOCK_PER_S})::bigint"
+_TIME = f"lpad(to_hex({_CLOCK} >> 12), 12, '0') || '7' || lpad(to_hex({_CLOCK} & 4095), 3, '0')"
+_DERIVED = {
+    "id": f"({_TIME} || '8' || salt)::uuid",
+    "created_at": "to_timestamp(created_s)",
+    "status": f"'{Status.SUCCESS}'",
+    "total_tokens": "prompt_tokens + completion_tokens",
+    "queue_ms": "(first_scheduled_s - start_s) * 1000",
+    "ttft_ms": "(first_token_s - start_s) * 1000",
+    "duration_ms": "(end_s - start_s) * 1000",
+}
+_VALUES = ", ".join(f"coalesce({name}, {_DERIVED[name]})" if name in _DERIVED else name for name in COLUMNS)
+# By the fields' names: absent ones are null, those that are unknown are left out.
 _INSERT = (
-    f"insert into request_logs ({_COLUMN_LIST}) select {_COLUMN_LIST}"  # noqa: S608 - constants
-    " from request_logs_staging, json_populate_record(null::request_logs, line)"
+    f"insert into request_logs ({_COLUMN_LIST}) select {_VALUES}"  # noqa: S608 - constants
+    f" from request_logs_staging, json_to_record(line) as fields ({_FIELDS})"
     " on conflict (id) do nothing"
 )
 

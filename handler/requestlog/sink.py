@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from handler.requestlog.facts import Facts
 from handler.requestlog.failure import describe_failure
 from handler.requestlog.record import Record
 from handler.requestlog.spool import Spool
@@ -111,13 +112,13 @@ class LogSink:
         if self._url is not None:
             self._task = asyncio.create_task(self._run(self._url), name="request-log")
 
-    def submit(self, *records: Record) -> None:
-        """Keep `records`. When this returns, they survive the end of this process.
+    def submit(self, *entries: Facts | Record) -> None:
+        """Keep a record for each entry. When this returns, they survive the end of this process.
 
         Raises:
             SpoolError: they could not be kept, and nothing of them was.
         """
-        self._spool.append(*records)
+        self._spool.append(*entries)
         self._spooled.set()
 
     async def flush(self, timeout_s: float) -> bool:

@@ -25,7 +25,9 @@ from pathlib import Path
 import msgspec
 
 from handler.errors import SpoolError
-from handler.requestlog.record import Record, decode, encode, new_id
+from handler.requestlog.facts import Facts
+from handler.requestlog.line import decode, encode
+from handler.requestlog.record import Record, new_id
 from handler.requestlog.segment import Segment, write_whole
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -39,7 +41,7 @@ class Batch(msgspec.Struct, frozen=True):
     """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them.
 
     Attributes:
-        payloads: each one or more lines as `record.encode` makes them.
+        payloads: each one or more lines as `line.encode` makes them.
         num_records: how many leave the spool with this batch.
         segment: where they lie.
         end_offset: where the next batch begins there.
@@ -84,21 +86,21 @@ class Spool:
         """Records that are not acknowledged."""
         return self.appended_records - self.settled_records
 
-    def append(self, *records: Record) -> None:
-        """Keep `records`; when this returns, they survive the end of this process.
+    def append(self, *entries: Facts | Record) -> None:
+        """Keep a record for each entry; when this returns, they survive the end of this process.
 
         Raises:
             SpoolError: they could not be kept, and nothing of them was.
         """
-        payload = encode(records)
+        payload = encode(entries)
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
         try:
-            self._active.append(payload, len(records), sync=self._fsync)
+            self._active.append(payload, len(entries), sync=self._fsync)
         except SpoolError:
             self._active_is_usable = self._active.is_intact()
             raise
-        self.appended_records += len(records)
+        self.appended_records += len(entries)
 
     def find_orphans(self) -> list[Segment]:
         """Lock and count the segments whose process is gone, oldest first. May run in any thread.

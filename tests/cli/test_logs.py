@@ -16,7 +16,8 @@ from handler.cli import logs
 from handler.errors import ConfigurationError
 from handler.requestlog.database import LogDatabase
 from handler.requestlog.embedded import EmbeddedPostgres
-from handler.requestlog.record import COLUMNS, Record, Status, encode
+from handler.requestlog.line import encode
+from handler.requestlog.record import COLUMNS, Record, Status
 from handler.settings import Settings
 from tests.postgres import postgres_server, postgres_url
 from tests.requestlog.conftest import empty_home, home, initialised_home

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from handler.requestlog.record import Record, Status, decode, new_id
+from handler.requestlog.line import decode
+from handler.requestlog.record import Record, Status, new_id
 from handler.requestlog.spool import Batch
 
 ARRIVAL = dt.datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=dt.UTC)

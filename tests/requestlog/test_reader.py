@@ -4,8 +4,9 @@ import asyncpg
 import pytest
 
 from handler.requestlog.database import LogDatabase
+from handler.requestlog.line import encode
 from handler.requestlog.reader import LogFollower, read_logs
-from handler.requestlog.record import Record, Status, encode, new_id
+from handler.requestlog.record import Record, Status, new_id
 from tests.requestlog.records import ARRIVAL, full_record, make_record
 
 INSERT = (

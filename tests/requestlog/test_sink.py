@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
-from handler.requestlog.record import encode
 from handler.requestlog.segment import Segment
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import REJECTED, SUFFIX, Spool

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from handler.errors import SpoolError
-from handler.requestlog.record import Record, encode
+from handler.requestlog.line import encode
+from handler.requestlog.record import Record
 from handler.requestlog.segment import Segment
 from handler.requestlog.spool import REJECTED, SUFFIX, Batch, Spool
 from tests.requestlog.records import make_record, records_of
