@@ -24,6 +24,7 @@ from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.service import Service
 from handler.settings import Settings
+from tests.requestlog.records import records_of
 from tests.server import DEADLINE_S, until
 
 
@@ -75,7 +76,7 @@ class Application:
         if batch is None:
             return []
         self.spool.acknowledge(batch)
-        return list(batch.records)
+        return records_of(batch)
 
     async def idle(self) -> None:
         """Return when the engine holds no sequence and no block."""

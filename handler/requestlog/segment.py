@@ -1,8 +1,9 @@
-"""One file of the spool: frames of [marker | length u32 | crc32 u32 | payload], owned by one process through `flock`.
+"""One file of the spool, owned by one process through `flock`: frames of [marker | length | crc32 | records | payload].
 
-Knows no records. A segment belongs to the thread that appends to it or reads it, one at a time. The kernel
-releases the lock when its process dies, however it dies; that is how others learn that a segment is an
-orphan.
+Of records it knows how many a payload holds: those that were appended together, and are there all or not at all. The
+checksum is that of the payload, begun with their number. A segment belongs to the thread that appends to it or reads
+it, one at a time. The kernel releases the lock when its process dies, however it dies; that is how others learn that a
+segment is an orphan.
 
 The marker is four bytes that each frame of this segment begins with: behind bytes that make no sense, a flipped bit
 in a length for instance, the next frame is where marker, length and checksum fit again. It comes from the random part
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from handler.errors import SpoolError
 
-FRAME_HEADER = struct.Struct("<4sII")
+FRAME_HEADER = struct.Struct("<4sIII")
 _CHUNK_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -35,14 +36,14 @@ class Segment:
         path: the file; names sort by age.
         size_bytes: where the last whole frame ends.
         read_offset: where the first frame that still counts begins.
-        pending_frames: frames from there on.
+        pending_records: in the frames from there on.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.size_bytes = 0
         self.read_offset = 0
-        self.pending_frames = 0
+        self.pending_records = 0
         self._descriptor = descriptor
         self._marker = zlib.crc32(path.name.encode()).to_bytes(4, "little")
 
@@ -84,53 +85,53 @@ class Segment:
             raise SpoolError(f"cannot read {path}: {error}") from error
         return segment
 
-    def append(self, *payloads: bytes) -> None:
-        """Write a frame for each by one `write`, behind all others.
+    def append(self, payload: bytes, records: int) -> None:
+        """Write one frame behind all others.
 
         Raises:
-            SpoolError: the frames are not there, and nothing of them is.
+            SpoolError: the frame is not there, and nothing of it is.
         """
-        frames = b"".join(
-            [FRAME_HEADER.pack(self._marker, len(payload), zlib.crc32(payload)) + payload for payload in payloads]
-        )
+        frame = FRAME_HEADER.pack(self._marker, len(payload), zlib.crc32(payload, records), records) + payload
         try:
-            write_whole(self._descriptor, frames)
+            write_whole(self._descriptor, frame)
         except OSError as error:
             # A part of a frame would hide all later ones from whoever reads them.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self.size_bytes)
             raise SpoolError(f"cannot append to {self.path}: {error}") from error
-        self.size_bytes += len(frames)
-        self.pending_frames += len(payloads)
+        self.size_bytes += len(frame)
+        self.pending_records += records
 
     def is_intact(self) -> bool:
         """Whether the file ends where its last whole frame does, so that another frame may follow."""
         return os.fstat(self._descriptor).st_size == self.size_bytes
 
-    def read(self, max_frames: int, max_bytes: int) -> tuple[list[bytes], int]:
-        """The payloads of the next frames, and the offset behind them; at least one frame, however large.
+    def read(self, max_records: int, max_bytes: int) -> tuple[list[bytes], int, int]:
+        """The payloads of the next frames, their number of records, and the offset behind them; at least one frame.
 
         Bytes that are no whole frame are passed over with a warning.
         """
         payloads: list[bytes] = []
+        num_records = 0
         end = start = self.read_offset
-        for payload, frame_start, frame_end in self._frames():
-            if payloads and (len(payloads) == max_frames or frame_end - start > max_bytes):
+        for payload, records, frame_start, frame_end in self._frames():
+            if payloads and (num_records + records > max_records or frame_end - start > max_bytes):
                 break
             self._warn_of_gap(end, frame_start)
             payloads.append(payload)
+            num_records += records
             end = frame_end
         else:
             self._warn_of_gap(end, self.size_bytes)
             end = self.size_bytes
-        return payloads, end
+        return payloads, num_records, end
 
-    def acknowledge(self, frames: int, end: int) -> None:
-        """Forget `frames` frames, up to offset `end`. A segment with nothing else left is emptied on disk."""
+    def acknowledge(self, records: int, end: int) -> None:
+        """Forget so many records, up to offset `end`. A segment with nothing else left is emptied on disk."""
         self.read_offset = end
-        self.pending_frames -= frames
+        self.pending_records -= records
         if end == self.size_bytes:
-            self.pending_frames = 0
+            self.pending_records = 0
             try:
                 os.ftruncate(self._descriptor, 0)
             except OSError as error:  # the frames stay on disk: at worst they are shipped once more
@@ -157,8 +158,8 @@ class Segment:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _frames(self) -> Iterator[tuple[bytes, int, int]]:
-        """Each whole frame from `read_offset` on: its payload, where it begins, and where it ends."""
+    def _frames(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Each whole frame from `read_offset` on: its payload, their number of records, where it begins and ends."""
         offset = chunk_offset = self.read_offset
         chunk = b""
         wanted = FRAME_HEADER.size
@@ -169,14 +170,14 @@ class Segment:
                 if len(chunk) < wanted:
                     return  # somebody has cut the file
             begin = offset - chunk_offset
-            marker, length, checksum = FRAME_HEADER.unpack_from(chunk, begin)
+            marker, length, checksum, records = FRAME_HEADER.unpack_from(chunk, begin)
             wanted = FRAME_HEADER.size + length
             if marker == self._marker and length and offset + wanted <= self.size_bytes:
                 if begin + wanted > len(chunk):
                     continue  # with a chunk that holds all of it
                 payload = chunk[begin + FRAME_HEADER.size : begin + wanted]
-                if zlib.crc32(payload) == checksum:
-                    yield payload, offset, offset + wanted
+                if zlib.crc32(payload, records) == checksum:
+                    yield payload, records, offset, offset + wanted
                     offset += wanted
                     wanted = FRAME_HEADER.size
                     continue
@@ -188,9 +189,9 @@ class Segment:
         """Find out what is in the file, and where the last whole frame ends."""
         end = 0
         file_bytes = self.size_bytes = os.fstat(self._descriptor).st_size
-        for _, _, frame_end in self._frames():
+        for _, records, _, frame_end in self._frames():
             end = frame_end
-            self.pending_frames += 1
+            self.pending_records += records
         self.size_bytes = end
         self._warn_of_gap(end, file_bytes)
 

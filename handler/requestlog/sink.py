@@ -13,10 +13,11 @@ import importlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from handler.errors import SpoolError
+from handler.requestlog.facts import Facts
 from handler.requestlog.failure import describe_failure
 from handler.requestlog.record import Record
 from handler.requestlog.spill import spill
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 UrlProvider = Callable[[], Awaitable[str]]
 
-BATCH_RECORDS = 250
+BATCH_RECORDS = 2000
 BATCH_BYTES = 1024 * 1024
 INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 10.0
@@ -73,8 +74,8 @@ class LogSink:
             url: the database; or what yields its URL when awaited, asked again before each attempt to
                 connect; or None, then the spool is all there is and keeps every record.
             pool_size: connections at most; a backlog is shipped over all of them.
-            batch_records: records in one transaction at most.
-            batch_bytes: of spooled bytes shipped at once, about.
+            batch_records: records in one transaction, about.
+            batch_bytes: of spooled bytes in one transaction, about.
             interval_s: least time between two rounds of shipping, so that records of a busy time share a
                 transaction; after a quiet time a record is shipped at once.
             connect_timeout_s: for an attempt to connect.
@@ -91,6 +92,7 @@ class LogSink:
         self._url = url
         self._pool_size = pool_size
         self._window_records = batch_records * pool_size
+        self._window_bytes = batch_bytes * pool_size
         self._batch_bytes = batch_bytes
         self._interval_s = interval_s
         self._connect_timeout_s = connect_timeout_s
@@ -130,13 +132,13 @@ class LogSink:
         work = self._adopt() if self._url is None else self._run(self._url)
         self._task = asyncio.create_task(work, name="request-log")
 
-    def submit(self, *records: Record) -> None:
-        """Keep `records`. When this returns, they survive the end of this process.
+    def submit(self, *entries: Facts | Record) -> None:
+        """Keep a record for each entry. When this returns, they survive the end of this process.
 
         Raises:
             SpoolError: they could not be kept, and nothing of them was.
         """
-        self._spool.append(*records)
+        self._spool.append(*entries)
         self._spooled.set()
 
     async def flush(self, timeout_s: float) -> bool:
@@ -233,10 +235,10 @@ class LogSink:
         while not self._closing:
             round_end_s = time.monotonic() + self._interval_s
             self._spooled.clear()
-            while (batch := self._spool.read(self._window_records, self._batch_bytes)) is not None:
-                written = await database.write(batch.records)
-                for record, reason in written.refused:
-                    self._spool.reject(record, reason)
+            while (batch := self._spool.read(self._window_records, self._window_bytes)) is not None:
+                written = await database.write(_transactions(batch.payloads, self._batch_bytes))
+                for line, reason in written.refused:
+                    self._spool.reject(line, reason)
                 self._spool.acknowledge(batch)
                 self.rows_written_total += written.new_rows
                 self.rejected_total += len(written.refused)
@@ -278,3 +280,17 @@ class LogSink:
                 await self._hurried.wait()
         except TimeoutError:
             pass
+
+
+def _transactions(payloads: Sequence[bytes], least_bytes: int) -> list[bytes]:
+    """The payloads, joined until they are worth a transaction."""
+    transactions: list[bytes] = []
+    waiting: list[bytes] = []
+    waiting_bytes = 0
+    for payload in payloads:
+        waiting.append(payload)
+        waiting_bytes += len(payload)
+        if waiting_bytes >= least_bytes:
+            transactions.append(b"".join(waiting))
+            waiting, waiting_bytes = [], 0
+    return [*transactions, b"".join(waiting)] if waiting else transactions

@@ -5,6 +5,7 @@ Blocks, but never past its deadline: whoever should read the other end of a pipe
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import logging
 import os
@@ -12,10 +13,9 @@ import select
 import time
 
 import msgspec
-import orjson
 
 from handler.errors import SpoolError
-from handler.requestlog.record import Record
+from handler.requestlog.line import decode
 from handler.requestlog.spool import Spool
 
 MESSAGE = "request log record not shipped"
@@ -36,9 +36,10 @@ def spill(spool: Spool, descriptor: int, timeout_s: float) -> None:
     spilled = 0
     try:
         while (batch := spool.read(_BATCH_RECORDS, _BATCH_BYTES)) is not None:
-            _write(b"".join(map(_line, batch.records)), descriptor, deadline_s)
+            lines = b"".join(batch.payloads).splitlines(keepends=True)
+            _write(b"".join(map(_shown, lines)), descriptor, deadline_s)
             spool.acknowledge(batch)
-            spilled += len(batch.records)
+            spilled += len(lines)
     except (OSError, SpoolError) as error:
         _log.warning("request log records cannot be written to descriptor %d: %s", descriptor, error)
     if spilled:
@@ -57,11 +58,16 @@ def _write(data: bytes, descriptor: int, deadline_s: float) -> None:
         rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
 
 
-def _line(record: Record) -> bytes:
-    head = {
+def _shown(line: bytes) -> bytes:
+    """A line of the spool as a line of a log: nothing of it is left out, whatever it holds."""
+    head: dict[str, object] = {
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
         "level": "warning",
         "logger": __name__,
         "message": MESSAGE,
     }
-    return orjson.dumps(head | msgspec.structs.asdict(record), option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        fields = msgspec.structs.asdict(decode(line))
+    except SpoolError as error:
+        fields = {"cause": str(error), "payload": base64.b64encode(line).decode()}
+    return msgspec.json.encode(head | fields) + b"\n"

@@ -22,13 +22,15 @@ from __future__ import annotations
 import base64
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from handler.errors import SpoolError
-from handler.requestlog.record import Record, decode, encode, new_id
+from handler.requestlog.facts import Facts
+from handler.requestlog.line import decode, encode
+from handler.requestlog.record import Record, new_id
 from handler.requestlog.rejected import REJECTED_BYTES, RejectedFile
 from handler.requestlog.segment import FRAME_HEADER, Segment
 
@@ -41,10 +43,17 @@ _log = logging.getLogger(__name__)
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them."""
+    """The oldest records that are not acknowledged, with what `acknowledge` needs to forget them.
 
-    records: tuple[Record, ...]
-    frames: int
+    Attributes:
+        payloads: each one or more lines as `line.encode` makes them.
+        num_records: how many leave the spool with this batch.
+        segment: where they lie.
+        end_offset: where the next batch begins there.
+    """
+
+    payloads: tuple[bytes, ...]
+    num_records: int
     segment: Segment
     end_offset: int
 
@@ -103,24 +112,24 @@ class Spool:
         """What all segments of this process take on disk."""
         return self._sealed_bytes + self._active.size_bytes
 
-    def append(self, *records: Record) -> None:
-        """Keep `records`; when this returns, they survive the end of this process.
+    def append(self, *entries: Facts | Record) -> None:
+        """Keep a record for each entry; when this returns, they survive the end of this process.
 
         Raises:
             SpoolError: they could not be kept, or the spool is full, and nothing of them was kept.
         """
-        payloads = [encode(record) for record in records]
-        added_bytes = sum(map(len, payloads)) + len(payloads) * FRAME_HEADER.size
+        payload = encode(entries)
+        added_bytes = FRAME_HEADER.size + len(payload)
         if self.size_bytes + added_bytes > self._max_bytes:
             raise SpoolError(f"{self.directory} is full: it holds {self.size_bytes} bytes of {self._max_bytes} allowed")
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
         try:
-            self._active.append(*payloads)
+            self._active.append(payload, len(entries))
         except SpoolError:
             self._active_is_usable = self._active.is_intact()
             raise
-        self.appended_records += len(records)
+        self.appended_records += len(entries)
 
     def find_orphans(self) -> list[Segment]:
         """Lock and count the segments whose process is gone, oldest first. May run in any thread.
@@ -148,16 +157,16 @@ class Spool:
     def take_over(self, orphans: Sequence[Segment]) -> None:
         """Make segments found by `find_orphans` part of this spool, in order of age."""
         if orphans:
-            frames = sum(segment.pending_frames for segment in orphans)
-            self.appended_records += frames
+            num_records = sum(segment.pending_records for segment in orphans)
+            self.appended_records += num_records
             self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
             self._measure_sealed()
-            _log.info("adopted %d spool segments with %d records", len(orphans), frames)
+            _log.info("adopted %d spool segments with %d records", len(orphans), num_records)
 
     def read(self, max_records: int, max_bytes: int) -> Batch | None:
         """The oldest batch, None if there is none; the same one again until it is acknowledged.
 
-        A payload that is not a record is set aside as rejected.
+        A payload that does not consist of lines is set aside as rejected.
 
         A segment that cannot be read is left alone, so that it does not hold up the others: `find_orphans` tries again.
 
@@ -170,13 +179,13 @@ class Spool:
             if segment.read_offset == segment.size_bytes:
                 break
             try:
-                payloads, end = segment.read(max_records, max_bytes)
+                payloads, num_records, end = segment.read(max_records, max_bytes)
             except OSError as error:
                 _log.error("cannot read %s: %s", segment.path, error)
                 self._abandon(segment)
                 continue
-            batch = Batch(tuple(self._decoded(payloads)), len(payloads), segment, end)
-            if batch.records:
+            batch = Batch(tuple(self._lines(payloads)), num_records, segment, end)
+            if batch.payloads:
                 self._unacknowledged = batch
             else:
                 self._forget(batch)
@@ -189,8 +198,13 @@ class Spool:
         self._forget(batch)
         self._delete_finished()
 
-    def reject(self, record: Record, reason: str) -> None:
-        """Set aside a record that PostgreSQL refuses for what it holds."""
+    def reject(self, line: bytes, reason: str) -> None:
+        """Set aside a line that PostgreSQL refuses for what it holds."""
+        try:
+            record = decode(line)
+        except SpoolError as error:
+            self._reject_payload(line, f"{error}; {reason}")
+            return
         _log.error("request log record %s rejected: %s", record.id, reason)
         self._rejected.add({"error": reason, "record": record})
 
@@ -222,13 +236,13 @@ class Spool:
         """Give up a segment with all that is in it, the oldest one."""
         if segment is self._active:
             self._roll()
-        self.settled_records += segment.pending_frames
+        self.settled_records += segment.pending_records
         self._sealed.popleft().close()
 
     def _forget(self, batch: Batch) -> None:
-        before = batch.segment.pending_frames
-        batch.segment.acknowledge(batch.frames, batch.end_offset)
-        self.settled_records += before - batch.segment.pending_frames
+        before = batch.segment.pending_records
+        batch.segment.acknowledge(batch.num_records, batch.end_offset)
+        self.settled_records += before - batch.segment.pending_records
 
     def _delete_finished(self) -> None:
         while self._sealed and self._sealed[0].read_offset == self._sealed[0].size_bytes:
@@ -241,12 +255,13 @@ class Spool:
     def _measure_sealed(self) -> None:
         self._sealed_bytes = sum(segment.size_bytes for segment in self._sealed)
 
-    def _decoded(self, payloads: list[bytes]) -> list[Record]:
-        records = []
+    def _lines(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
         for payload in payloads:
-            try:
-                records.append(decode(payload))
-            except SpoolError as error:
-                _log.error("spooled bytes rejected: %s", error)
-                self._rejected.add({"error": str(error), "payload": base64.b64encode(payload).decode()})
-        return records
+            if payload.endswith(b"\n"):
+                yield payload
+            else:  # it would spoil the first line of the one behind it
+                self._reject_payload(payload, "not a record: there is no line end")
+
+    def _reject_payload(self, payload: bytes, reason: str) -> None:
+        _log.error("spooled bytes rejected: %s", reason)
+        self._rejected.add({"error": reason, "payload": base64.b64encode(payload).decode()})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.requestlog.record import encode
+from handler.requestlog.line import encode
 from handler.requestlog.segment import FRAME_HEADER, Segment
 from handler.requestlog.spool import SUFFIX, Spool
 from tests.requestlog.records import make_record
@@ -88,16 +88,16 @@ def test_a_segment_of_nothing_but_rubbish_goes(segment):
 
 
 def test_a_prompt_that_reads_like_a_frame_makes_no_record(tmp_path):
-    forged = encode(make_record(99))
-    payload = FRAME_HEADER.pack(b"mine", len(forged), zlib.crc32(forged)) + forged
+    forged = encode([make_record(99)])
+    payload = FRAME_HEADER.pack(b"mine", len(forged), zlib.crc32(forged, 1), 1) + forged
     path = tmp_path / f"0{SUFFIX}"
     segment = Segment.create(path)
     assert segment is not None
-    segment.append(payload)
-    segment.append(encode(make_record(1)))
+    segment.append(payload, 1)
+    segment.append(encode([make_record(1)]), 1)
     segment.close()
     content = bytearray(path.read_bytes())
-    content[FRAME_HEADER.size - 1] ^= 1  # the outer frame's checksum
+    content[FRAME_HEADER.size - 1] ^= 1  # in the outer frame's header
     assert survivors(path, bytes(content)) == [1]
 
 

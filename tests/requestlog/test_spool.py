@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from handler.errors import SpoolError
+from handler.requestlog.line import encode
 from handler.requestlog.record import Record
 from handler.requestlog.rejected import REJECTED
 from handler.requestlog.segment import Segment
 from handler.requestlog.spool import SUFFIX, Batch, Spool
-from tests.requestlog.records import make_record
+from tests.requestlog.records import make_record, records_of
 
-SMALL = 600  # a segment of about three records
+SMALL = 800  # a segment of five records
 
 
 def segments(directory: Path) -> list[Path]:
@@ -36,7 +37,7 @@ def adopt(spool: Spool) -> None:
 def drain(spool: Spool, max_records: int = 1000) -> list[Record]:
     records: list[Record] = []
     while (batch := spool.read(max_records, 1 << 20)) is not None:
-        records += batch.records
+        records += records_of(batch)
         spool.acknowledge(batch)
     return records
 
@@ -90,7 +91,7 @@ def test_a_batch_is_limited_in_bytes_but_never_empty(tmp_path):
         spool.append(make_record(number, completion="x" * 1000))
     batch = spool.read(10, 10)
     assert batch is not None
-    assert len(batch.records) == 1
+    assert batch.num_records == 1
 
 
 def test_unacknowledged_records_are_replayed_by_the_next_process(tmp_path):
@@ -197,12 +198,13 @@ def test_zeros_behind_the_last_frame_are_no_frames(tmp_path):
     assert not (tmp_path / REJECTED).exists()
 
 
-def test_a_whole_frame_that_is_no_record_is_set_aside(tmp_path, caplog):
+def test_a_whole_frame_that_has_no_lines_is_set_aside(tmp_path, caplog):
     segment = Segment.create(tmp_path / f"0{SUFFIX}")
     assert segment is not None
-    segment.append(b"\xc1 not msgpack")
+    segment.append(b"\x81\xa2id\xc0", 1)
+    segment.append(encode([make_record(1)]), 1)
     segment.close()
-    assert replay(tmp_path) == []
+    assert [record.request_id for record in replay(tmp_path)] == ["req-1"]
     line = json.loads((tmp_path / REJECTED).read_text())
     assert "not a record" in line["error"]
     assert "payload" in line
@@ -266,7 +268,7 @@ def test_a_directory_that_cannot_be_used_is_refused(tmp_path):
 
 def test_prompts_on_disk_are_readable_by_the_owner_only(tmp_path):
     spool = Spool(tmp_path / "spool")
-    spool.reject(make_record(1), "why")
+    spool.reject(encode([make_record(1)]), "why")
     assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
     for path in (tmp_path / "spool").iterdir():
         assert path.stat().st_mode & 0o077 == 0
@@ -312,14 +314,14 @@ class SpoolMachine(RuleBasedStateMachine):
         batch = self.spool.read(max_records, 1 << 20)
         assert (batch is None) == (not self.expected)
         if batch is not None:
-            assert list(batch.records) == self.expected[: len(batch.records)]
+            assert records_of(batch) == self.expected[: batch.num_records]
         self.batch = batch
 
     @rule()
     def acknowledge(self) -> None:
         if self.batch is not None:
             self.spool.acknowledge(self.batch)
-            del self.expected[: len(self.batch.records)]
+            del self.expected[: self.batch.num_records]
             self.batch = None
 
     @rule()
@@ -350,7 +352,7 @@ APPENDER = """
 import sys
 from pathlib import Path
 from handler.requestlog.spool import Spool
-from tests.requestlog.records import make_record
+from tests.requestlog.records import make_record, records_of
 spool = Spool(Path(sys.argv[1]), segment_bytes=20_000)
 number = 0
 while True:
