@@ -151,7 +151,8 @@ def _spool(settings: Settings) -> str:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} is not writable")
     free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
-    return f"{directory}, {free_bytes / 2**30:.1f} GiB free"
+    end = "" if settings.keeps_spool else "; what is left at exit goes to standard output, for no SPOOL_DIR is named"
+    return f"{directory}, {free_bytes / 2**30:.1f} GiB free{end}"
 
 
 def _print(settings: Settings, findings: list[Finding]) -> None:

@@ -21,7 +21,7 @@ from handler.requestlog.facts import Facts
 from handler.requestlog.failure import describe_failure
 from handler.requestlog.record import Record
 from handler.requestlog.spill import spill
-from handler.requestlog.spool import Spool
+from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
 
 if TYPE_CHECKING:
     from handler.requestlog.database import LogDatabase
@@ -215,7 +215,10 @@ class LogSink:
     async def _adopt(self) -> None:
         self._next_adoption_s = time.monotonic() + self._adoption_interval_s
         try:
-            self._spool.take_over(await asyncio.to_thread(self._spool.find_orphans))
+            orphans = await asyncio.to_thread(self._spool.find_orphans)
+            self._spool.take_over(orphans)
+            if len(orphans) >= ORPHANS_AT_ONCE:
+                self._next_adoption_s = 0.0  # there may be more, once these are shipped
         except SpoolError as error:  # what this process has spooled can be shipped all the same
             _log.warning("%s", error)
         self._adopted.set()

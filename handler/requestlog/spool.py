@@ -37,6 +37,8 @@ from handler.requestlog.segment import FRAME_HEADER, Segment
 MAX_BYTES = 1024 * 1024 * 1024
 SEGMENT_BYTES = 8 * 1024 * 1024
 _LEAST_SEGMENTS = 8
+ORPHANS_AT_ONCE = 64
+"""Each takes a descriptor, and each function that was killed while its database was away has left one."""
 SUFFIX = ".spool"
 
 _log = logging.getLogger(__name__)
@@ -131,8 +133,8 @@ class Spool:
             raise
         self.appended_records += len(entries)
 
-    def find_orphans(self) -> list[Segment]:
-        """Lock and count the segments whose process is gone, oldest first. May run in any thread.
+    def find_orphans(self, most: int = ORPHANS_AT_ONCE) -> list[Segment]:
+        """Lock and count the segments whose process is gone, oldest first, no more than `most`. May run in any thread.
 
         A segment that cannot be read stays where it is, with a warning.
 
@@ -143,8 +145,10 @@ class Spool:
             paths = sorted(self.directory.glob(f"*{SUFFIX}"))
         except OSError as error:
             raise SpoolError(f"cannot list {self.directory}: {error}") from error
-        orphans = []
+        orphans: list[Segment] = []
         for path in paths:
+            if len(orphans) == most:
+                break
             try:
                 segment = Segment.adopt(path)
             except SpoolError as error:

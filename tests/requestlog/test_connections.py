@@ -11,9 +11,10 @@ import pytest
 
 from handler.requestlog.migrations import MIGRATIONS, migrate
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import Spool
+from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
 from tests.requestlog.proxy import Fault, Proxy
 from tests.requestlog.records import make_record
+from tests.requestlog.test_spool import segments
 from tests.requestlog.waiting import until
 from tests.server import until as look_until
 
@@ -152,6 +153,22 @@ async def test_what_a_sibling_leaves_later_is_shipped_too(tmp_path, postgres_url
         await until(lambda: sink.rows_written_total == 2)
         assert sink.spooled_records == 0
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_many_dead_processes_left_is_adopted_little_by_little(tmp_path, postgres_url, log_connection):
+    for number in range(2 * ORPHANS_AT_ONCE + 3):
+        gone = Spool(tmp_path)
+        gone.append(make_record(number))
+        gone.close()
+    spool = Spool(tmp_path)
+    orphans = spool.find_orphans()
+    assert [segment.path for segment in orphans] == segments(tmp_path)[:ORPHANS_AT_ONCE]
+    for segment in orphans:
+        segment.close()
+    spool.close()
+    async with shipping(tmp_path, postgres_url, adoption_interval_s=3600) as sink:
+        await until(lambda: sink.rows_written_total == 2 * ORPHANS_AT_ONCE + 3)
+        assert len(segments(tmp_path)) == 1
 
 
 async def test_without_a_database_old_segments_count_as_well(tmp_path):
