@@ -92,6 +92,8 @@ class Spool:
         Raises:
             SpoolError: they could not be kept, and nothing of them was.
         """
+        if not entries:
+            return  # a frame without records would look like the zeros that a power cut leaves
         payload = encode(entries)
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
