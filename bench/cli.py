@@ -9,12 +9,15 @@ import bench.engine.arguments
 import bench.engine.command
 import bench.http.arguments
 import bench.http.command
+import bench.log.arguments
+import bench.log.command
 from bench.children import ended_by_sigterm
 from bench.errors import BenchError
 from bench.http.contenders import CANDIDATES
+from bench.log.contenders import SERVERS, SHIPPERS
 from handler.settings import Settings
 
-_COMMANDS = {"engine": bench.engine.command.run, "http": bench.http.command.run}
+_COMMANDS = {"engine": bench.engine.command.run, "http": bench.http.command.run, "log": bench.log.command.run}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,6 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     bench.engine.arguments.add_parser(benchmarks)
     bench.http.arguments.add_parser(benchmarks, list(CANDIDATES))
+    bench.log.arguments.add_parser(benchmarks, [*SERVERS, *SHIPPERS])
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

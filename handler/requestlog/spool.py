@@ -120,6 +120,8 @@ class Spool:
         Raises:
             SpoolError: they could not be kept, or the spool is full, and nothing of them was kept.
         """
+        if not entries:
+            return  # a frame without records would look like the zeros that a power cut leaves
         payload = encode(entries)
         added_bytes = FRAME_HEADER.size + len(payload)
         if self.size_bytes + added_bytes > self._max_bytes:
