@@ -9,6 +9,8 @@ import bench.engine.arguments
 import bench.engine.command
 import bench.http.arguments
 import bench.http.command
+import bench.log.arguments
+import bench.log.command
 import bench.overload.arguments
 import bench.overload.command
 import bench.soak.arguments
@@ -16,11 +18,13 @@ import bench.soak.command
 from bench.children import ended_by_sigterm
 from bench.errors import BenchError
 from bench.http.contenders import CANDIDATES
+from bench.log.contenders import SERVERS, SHIPPERS
 from handler.settings import Settings
 
 _COMMANDS = {
     "engine": bench.engine.command.run,
     "http": bench.http.command.run,
+    "log": bench.log.command.run,
     "soak": bench.soak.command.run,
     "overload": bench.overload.command.run,
 }
@@ -34,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bench.http.arguments.add_parser(benchmarks, list(CANDIDATES))
     bench.soak.arguments.add_parser(benchmarks)
     bench.overload.arguments.add_parser(benchmarks)
+    bench.log.arguments.add_parser(benchmarks, [*SERVERS, *SHIPPERS])
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

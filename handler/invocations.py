@@ -64,7 +64,7 @@ class InvocationsEndpoint:
                 raise InvalidRequestError("Predictions come whole, never as a stream", f"instances[{index}].stream")
         trace = trace_of(scope)
         traces = [
-            RequestTrace(f"{trace.request_id}-{index}", trace.endpoint, cold_start=trace.cold_start)
+            RequestTrace(request_id=f"{trace.request_id}-{index}", endpoint=trace.endpoint, cold_start=trace.cold_start)
             for index in range(len(instances))
         ]
         for part in traces:

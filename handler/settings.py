@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -51,7 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         drain_timeout: seconds that running requests are given after SIGTERM.
         database_url: None is the embedded PostgreSQL, "none" keeps records in the spool only.
         db_pool_size: connections to PostgreSQL at most.
-        spool_dir: where records wait for PostgreSQL.
+        spool_dir: where records wait for PostgreSQL; None is a directory below pilotlight_home.
+        spool_max_bytes: what waits there may take on disk.
         log_prompts: store prompts and completions in the request log.
         api_keys: SHA-256 digests of the accepted bearer tokens, by name; empty lets everybody in.
         api_keys_file: a file with more of them, as platforms mount secrets.
@@ -87,7 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     database_url: str | None = None
     db_pool_size: int = 4
-    spool_dir: Path
+    spool_dir: Path | None = None
+    spool_max_bytes: int = 1024 * 1024 * 1024
     log_prompts: bool = False
     api_keys: dict[str, bytes] = {}
     api_keys_file: Path | None = None
@@ -119,9 +121,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
         _add_keys_of_file(values)
         _check_limited_keys(values)
-        home = values["pilotlight_home"]
-        assert isinstance(home, Path)
-        return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
+        return cls(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where records wait for PostgreSQL, named or not."""
+        return self.spool_dir or self.pilotlight_home / "spool"
+
+    @property
+    def keeps_spool(self) -> bool:
+        """Whether what is in the spool at exit will be found again.
+
+        Somebody who names a directory means one that stays. The default one stays where the embedded database does; a
+        database elsewhere is a sign of a container, whose files go with it.
+        """
+        return self.spool_dir is not None or self.database_url in {None, "none"}
 
     def __repr__(self) -> str:
         """What `public` shows: an object turns up in tracebacks and debuggers."""
@@ -131,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Every setting in a form fit for a log or a screen: keys hidden, passwords masked."""
         shown: dict[str, object] = {}
         for field in self.__struct_fields__:
-            value = getattr(self, field)
+            value: Any = self.spool_directory if field == "spool_dir" else getattr(self, field)
             if field == "api_keys":
                 value = sorted(value)
             elif field in {"database_url", "redis_url"} and value is not None:
@@ -323,6 +337,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "database_url": _database_url,
     "db_pool_size": _integer(1, 1000),
     "spool_dir": _path,
+    "spool_max_bytes": _integer(1 << 20, 1 << 50),
     "log_prompts": _boolean,
     "api_keys": parse_keys,
     "api_keys_file": _path,

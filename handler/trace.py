@@ -1,12 +1,12 @@
-"""What is known of one HTTP request while it runs, and the record that becomes of it. Event loop only."""
+"""What is known of one HTTP request while it runs. Event loop only."""
 
 from __future__ import annotations
 
-import datetime as dt
+import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+import msgspec
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -20,46 +20,20 @@ from handler.errors import (
     shortened,
 )
 from handler.rate_limits.allowance import Allowance
-from handler.requestlog.record import Record, Status, new_id
+from handler.requestlog.facts import Facts
+from handler.requestlog.record import Status
 
 _LONGEST_NAME = 256
 """Of what a client named and need not exist: a path, a model."""
 
 
-class RequestTrace:
-    """What is known of one request so far. The handlers fill it in; absence is None."""
+class RequestTrace(Facts):
+    """What is known of one request so far: the facts of its record. The handlers fill it in; absence is None."""
 
-    model_name: str | None = None
-    api_key_id: str | None = None
-    stream: bool | None = None
-    http_status: int | None = None
-    status: Status | None = None
-    finish_reason: str | None = None
-    error: BaseException | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    first_scheduled_s: float | None = None
-    first_token_s: float | None = None
-    metadata: dict[str, Any] | None = None
-    prompt: Any = None
-    completion: str | None = None
+    salt: str = msgspec.field(default_factory=lambda: os.urandom(8).hex()[1:])
+    created_s: float = msgspec.field(default_factory=time.time)
+    start_s: float = msgspec.field(default_factory=time.monotonic)
     allowance: Allowance | None = None
-
-    def __init__(
-        self, request_id: str, endpoint: str, *, cold_start: bool, record_randomness: bytes | None = None
-    ) -> None:
-        self.request_id = request_id
-        self.endpoint = endpoint
-        self.cold_start = cold_start
-        self.record_randomness = record_randomness
-        self.created_s = time.time()
-        self.start_s = time.monotonic()
-
-    @property
-    def created_at(self) -> dt.datetime:
-        """When the request arrived, in UTC."""
-        return dt.datetime.fromtimestamp(self.created_s, dt.UTC)
 
     @property
     def num_used_tokens(self) -> int:
@@ -67,9 +41,10 @@ class RequestTrace:
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def fail(self, error: BaseException) -> None:
-        """Note why the request did not end well, and what that makes it; the first reason stays."""
-        if self.error is None:
-            self.error = error
+        """Note why the request did not end well, and what that makes it; the first reason stays, or a good end."""
+        if self.error_type is None and self.end_s is None:
+            self.error_type = type(error).__name__
+            self.error_message = _message_of(error)
             self.status = _status_of(error)
             if self.status is Status.REJECTED and self.http_status is not None:
                 self.status = Status.ERROR  # cut off after its answer had begun
@@ -88,40 +63,14 @@ class RequestTrace:
             self.prompt = [part.prompt for part in parts]
             self.completion = orjson.dumps([part.completion for part in parts]).decode()
 
-    def to_record(self, instance_id: str) -> Record:
-        """The row of this request, as of now."""
-        total, endpoint, model = None, self.endpoint, self.model_name
-        if self.prompt_tokens is not None and self.completion_tokens is not None:
-            total = self.prompt_tokens + self.completion_tokens
-        return Record(
-            id=new_id(self.record_randomness),
-            request_id=self.request_id,
-            created_at=self.created_at,
-            endpoint=endpoint if len(endpoint) <= _LONGEST_NAME else shortened(endpoint, _LONGEST_NAME),
-            model_name=model if model is None or len(model) <= _LONGEST_NAME else shortened(model, _LONGEST_NAME),
-            api_key_id=self.api_key_id,
-            stream=self.stream,
-            status=self.status or Status.SUCCESS,
-            http_status=self.http_status,
-            finish_reason=self.finish_reason,
-            error_type=None if self.error is None else type(self.error).__name__,
-            error_message=None if self.error is None else _message_of(self.error),
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens,
-            completion_tokens=self.completion_tokens,
-            total_tokens=total,
-            queue_ms=self._ms_since_start(self.first_scheduled_s),
-            ttft_ms=self._ms_since_start(self.first_token_s),
-            duration_ms=(time.monotonic() - self.start_s) * 1000,
-            cold_start=self.cold_start,
-            instance_id=instance_id,
-            metadata=self.metadata,
-            prompt=self.prompt,
-            completion=self.completion,
-        )
-
-    def _ms_since_start(self, moment_s: float | None) -> float | None:
-        return None if moment_s is None else (moment_s - self.start_s) * 1000
+    def seal(self, instance_id: str) -> None:
+        """Nothing more will be noted: become what the spool is to keep, and nothing else."""
+        self.instance_id = instance_id
+        self.allowance = None
+        if len(self.endpoint) > _LONGEST_NAME:
+            self.endpoint = shortened(self.endpoint, _LONGEST_NAME)
+        if self.model_name is not None and len(self.model_name) > _LONGEST_NAME:
+            self.model_name = shortened(self.model_name, _LONGEST_NAME)
 
 
 def header(scope: Scope, name: bytes) -> str | None:

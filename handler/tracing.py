@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ from handler.errors import ClientDisconnectedError, SpoolError
 from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
 from handler.outbox import BEFORE_WRITE
-from handler.requestlog.record import Record
+from handler.requestlog.facts import Facts
+from handler.requestlog.record import Status
 from handler.trace import RequestTrace, header
 
 logger = logging.getLogger("handler.access")
@@ -31,7 +33,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left before its r
 class KeepsRecords(Protocol):
     """Where records go."""
 
-    def __call__(self, *records: Record) -> None:
+    def __call__(self, *entries: Facts) -> None:
         """Keep all of them, or raise SpoolError and keep none."""
 
 
@@ -66,7 +68,7 @@ class TracingMiddleware:
         self._endpoints = endpoints
         self._is_cold = is_cold
         self._instance_id = instance_id
-        self._held: list[Record] = []
+        self._held: list[RequestTrace] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace HTTP, pass anything else on."""
@@ -75,12 +77,12 @@ class TracingMiddleware:
             return
         # From the kernel, and not from a generator in this process: snapshots of it may be resumed many times. At once
         # for both ids: each system call lets go of the interpreter, and the engine's thread may take it.
-        randomness = os.urandom(24)
+        randomness = os.urandom(24).hex()
         trace = RequestTrace(
-            _given_id(scope) or randomness[:16].hex(),
-            scope["path"],
+            request_id=_given_id(scope) or randomness[:32],
+            endpoint=scope["path"],
+            salt=randomness[33:],
             cold_start=self._is_cold(),
-            record_randomness=randomness[16:],
         )
         scope["pilotlight.trace"] = trace
         is_logged = scope["method"] == "POST" and (scope["path"].startswith("/v1/") or scope["path"] in self._posted)
@@ -117,39 +119,42 @@ class TracingMiddleware:
 
     def _close(self, scope: Scope, trace: RequestTrace, *, is_logged: bool) -> None:
         trace.http_status = trace.http_status or _CLIENT_CLOSED_REQUEST
+        trace.end_s = time.monotonic()
         endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
         self._metrics.observe_request(trace, scope["method"], endpoint)
         if not is_logged:
             return
-        record = trace.to_record(self._instance_id)
-        self._keep(record, scope)
+        trace.seal(self._instance_id)
+        self._keep(trace, scope)
 
-    def _keep(self, record: Record, scope: Scope) -> None:
-        """Spool a record before the last byte; where the server gathers responses, with those of the others."""
+    def _keep(self, trace: RequestTrace, scope: Scope) -> None:
+        """Spool a request before the last byte; where the server gathers responses, with those of the others."""
         before_write = scope.get("extensions", {}).get(BEFORE_WRITE)
         if not self._held and before_write is not None:
             before_write(self._spool)
-        self._held.append(record)
+        self._held.append(trace)
         if before_write is None:
             self._spool()
 
     def _spool(self) -> None:
-        records, self._held = self._held, []
-        if not records:
+        traces, self._held = self._held, []
+        if not traces:
             return
         try:
-            self._submit(*records)
+            self._submit(*traces)
         except SpoolError:
-            for record in records:
-                self._spool_alone(record)
+            for trace in traces:
+                self._spool_alone(trace)
         if logger.isEnabledFor(logging.INFO):
-            log_entries(logger, "request", [_line(record) for record in records])
+            log_entries(logger, "request", [_line(trace) for trace in traces])
 
-    def _spool_alone(self, record: Record) -> None:
+    def _spool_alone(self, trace: RequestTrace) -> None:
         try:
-            self._submit(record)
+            self._submit(trace)
         except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
-            logger.exception("record not spooled", extra={FIELDS: msgspec.to_builtins(record) | {"cause": str(error)}})
+            self._metrics.count_unspooled_record()
+            fields = msgspec.to_builtins(trace.to_record()) | {"cause": str(error)}
+            logger.error("record not spooled", extra={FIELDS: fields})  # noqa: TRY400 - with a full disk there are many
 
 
 def _given_id(scope: Scope) -> str | None:
@@ -158,19 +163,19 @@ def _given_id(scope: Scope) -> str | None:
     return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else None
 
 
-def _line(record: Record) -> dict[str, Any]:
+def _line(trace: RequestTrace) -> dict[str, Any]:
     """What the log says of a request."""
     return {
-        "request_id": record.request_id,
-        "endpoint": record.endpoint,
-        "status": record.status,
-        "http_status": record.http_status,
-        "duration_ms": _rounded(record.duration_ms),
-        "ttft_ms": _rounded(record.ttft_ms),
-        "model_name": record.model_name,
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-        "error_type": record.error_type,
+        "request_id": trace.request_id,
+        "endpoint": trace.endpoint,
+        "status": trace.status or Status.SUCCESS,
+        "http_status": trace.http_status,
+        "duration_ms": _rounded(trace.duration_ms),
+        "ttft_ms": _rounded(trace.ttft_ms),
+        "model_name": trace.model_name,
+        "prompt_tokens": trace.prompt_tokens,
+        "completion_tokens": trace.completion_tokens,
+        "error_type": trace.error_type,
     }
 
 

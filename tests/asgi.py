@@ -24,6 +24,7 @@ from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.service import Service
 from handler.settings import Settings
+from tests.requestlog.records import records_of
 from tests.server import DEADLINE_S, until
 
 
@@ -48,7 +49,7 @@ class Application:
             | dict(environ or {})
         )
         timeline = BootTimeline()
-        self.spool = Spool(settings.spool_dir)
+        self.spool = Spool(settings.spool_directory)
         self.engine: Engine = engine_type(snapshot, engine_options(settings), timeline)
         self.app = create_app(settings, self.engine, LogSink(self.spool, None), timeline)
         self.service: Service = self.app.state.service
@@ -75,7 +76,7 @@ class Application:
         if batch is None:
             return []
         self.spool.acknowledge(batch)
-        return list(batch.records)
+        return records_of(batch)
 
     async def idle(self) -> None:
         """Return when the engine holds no sequence and no block."""

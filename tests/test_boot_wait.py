@@ -20,6 +20,7 @@ from handler.requestlog.record import Record, Status
 from handler.requestlog.spool import Spool
 from tests.asgi import Application
 from tests.conftest import TEST_HOME
+from tests.requestlog.records import records_of
 from tests.server import DEADLINE_S, ServerProcess, free_port, until
 
 MODEL = "smollm2-135m"
@@ -36,7 +37,7 @@ def spooled(directory: Path) -> dict[str, Record]:
     spool.take_over(spool.find_orphans())
     records = {}
     while (batch := spool.read(100, 1 << 20)) is not None:
-        records.update({record.request_id: record for record in batch.records})
+        records.update({record.request_id: record for record in records_of(batch)})
         spool.acknowledge(batch)
     spool.close()
     return records

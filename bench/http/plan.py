@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 API_KEY = "sk-bench"
+NO_LOG = "no log"
 QUESTION = "What is the capital of France? Answer in one word."
 
 Kind = Literal["bare", "bare-gathered", "pilotlight", "fastapi", "fastapi-generator"]
@@ -44,7 +45,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
         port: where it listens, on the loopback.
         core: the processor that it may use.
         snapshot: directory of the model whose tokenizer and template it uses; None takes stubs.
-        database: `none` or a URL: where records go from the spool.
+        database: `none` or a URL: where records go from the spool; NO_LOG keeps none at all.
         directory: of its own, for spool and log.
         step_s: of the stub engine.
     """

@@ -10,7 +10,7 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
-from bench.http.plan import API_KEY, ServerSpec
+from bench.http.plan import API_KEY, NO_LOG, ServerSpec
 from bench.stub_engine import StubEngine
 from bench.stub_model import stub_model, stub_snapshot, tokenizing_model
 from handler.app import create_app
@@ -18,6 +18,8 @@ from handler.boot import BootTimeline
 from handler.cli.serve import calm_collector, uvicorn_config
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.logs import configure_logging
+from handler.requestlog.facts import Facts
+from handler.requestlog.record import Record
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.settings import Settings
@@ -34,7 +36,7 @@ def main() -> None:
         {
             "PORT": str(spec.port),
             "API_KEYS": f"bench:{API_KEY}",
-            "DATABASE_URL": spec.database,
+            "DATABASE_URL": "none" if spec.database == NO_LOG else spec.database,
             "SPOOL_DIR": str(Path(spec.directory) / "spool"),
             "PILOTLIGHT_HOME": spec.directory,
             "MAX_BATCH_SIZE": str(_MAX_BATCH_SIZE),
@@ -57,7 +59,10 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
 
             return bare
         case "pilotlight":
-            sink = LogSink(Spool(settings.spool_dir), None if spec.database == "none" else spec.database)
+            sink_class = _NoLog if spec.database == NO_LOG else LogSink
+            sink = sink_class(
+                Spool(settings.spool_directory), None if settings.database_url == "none" else spec.database
+            )
             engine = _engine(snapshot, spec)
             return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
         case "fastapi":
@@ -68,6 +73,13 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
             from bench.http.fastapi_streams import streaming_app  # noqa: PLC0415
 
             return streaming_app(None)
+
+
+class _NoLog(LogSink):
+    """Loses what it is given: the line in the function's own log is all that a request leaves behind."""
+
+    def submit(self, *entries: Facts | Record) -> None:
+        """Do nothing."""
 
 
 def _engine(snapshot: Snapshot, spec: ServerSpec) -> StubEngine:

@@ -28,7 +28,7 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
     engine = StubEngine(stub_snapshot(), stub_model(), STEP_S, settings.max_batch_size)
-    sink = LogSink(Spool(settings.spool_dir), None)
+    sink = LogSink(Spool(settings.spool_directory), None)
     app = create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
     config = uvicorn_config(app, settings)
     config.host, config.port = settings.host, settings.port

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -98,7 +97,7 @@ async def _show(url: str | None, args: argparse.Namespace, show: Show) -> None:
 
 def _show_json(records: Sequence[Record]) -> None:
     for record in records:
-        sys.stdout.buffer.write(orjson.dumps(msgspec.structs.asdict(record)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(msgspec.structs.asdict(record)) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -1,49 +1,81 @@
-"""The PostgreSQL end of the request log: a pool, the schema, and how records become rows.
+"""The PostgreSQL end of the request log: a pool, the schema, and how lines of JSON become rows.
 
-Knows no spool and no retries: an error leaves, and whoever called decides. Runs on the event loop. Nothing
-here waits without a limit. It works behind a pooler in transaction mode: no named statement, no session
-state.
+Lines are copied as they are; PostgreSQL takes them apart and works out what follows, in a process of its own. Knows no
+spool and no retries: an error leaves, and whoever called decides. Runs on the event loop. Nothing here waits without a
+limit. It works behind a pooler in transaction mode: no named statement, no session state.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 import msgspec
 
+from handler.requestlog.facts import CLOCK_PER_S
 from handler.requestlog.migrations import Connection, migrate
-from handler.requestlog.record import COLUMNS, Record, storable_json, storable_text
+from handler.requestlog.record import COLUMNS, Status
+from handler.requestlog.transaction import limits
 
-_JSON_COLUMNS = frozenset({"metadata", "prompt"})
 _COLUMN_LIST = ", ".join(COLUMNS)
 _CLOSE_S = 1.0
 
-# `with no data` copies the columns' types without their constraints: the insert below is what enforces them.
-_STAGE = (
-    "create temp table request_logs_staging on commit drop as"  # noqa: S608 - constants
-    f" select {_COLUMN_LIST} from request_logs with no data"
-)
+_STAGE = "create temp table request_logs_staging (line json) on commit drop"
+# Quotes and delimiters that JSON cannot contain, so that lines need not be searched for what would have to be escaped.
+_QUOTE, _DELIMITER = "\x01", "\x02"
+_TYPES = {
+    **dict.fromkeys(("salt", "status"), "text"),
+    **dict.fromkeys(("created_s", "start_s", "end_s", "first_scheduled_s", "first_token_s"), "double precision"),
+    **dict.fromkeys(("queue_ms", "ttft_ms", "duration_ms"), "double precision"),
+    **dict.fromkeys(("http_status", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens"), "integer"),
+    **dict.fromkeys(("stream", "cold_start"), "boolean"),
+    **dict.fromkeys(("metadata", "prompt"), "jsonb"),
+    "id": "uuid",
+    "created_at": "timestamptz",
+}
+_FIELDS = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in dict.fromkeys((*COLUMNS, *_TYPES)))
+# What follows from a request's facts, as `Facts.to_record` has it.
+_CLOCK = f"floor(created_s * {CLOCK_PER_S})::bigint"
+_TIME = f"lpad(to_hex({_CLOCK} >> 12), 12, '0') || '7' || lpad(to_hex({_CLOCK} & 4095), 3, '0')"
+_DERIVED = {
+    "id": f"({_TIME} || '8' || salt)::uuid",
+    "created_at": "to_timestamp(created_s)",
+    "status": f"'{Status.SUCCESS}'",
+    "total_tokens": "prompt_tokens + completion_tokens",
+    "queue_ms": "(first_scheduled_s - start_s) * 1000",
+    "ttft_ms": "(first_token_s - start_s) * 1000",
+    "duration_ms": "(end_s - start_s) * 1000",
+}
+_VALUES = ", ".join(f"coalesce({name}, {_DERIVED[name]})" if name in _DERIVED else name for name in COLUMNS)
+# By the fields' names: absent ones are null, those that are unknown are left out.
 _INSERT = (
-    f"insert into request_logs ({_COLUMN_LIST}) select {_COLUMN_LIST} from request_logs_staging"  # noqa: S608 - constants
+    f"insert into request_logs ({_COLUMN_LIST}) select {_VALUES}"  # noqa: S608 - constants
+    f" from request_logs_staging, json_to_record(line) as fields ({_FIELDS})"
     " on conflict (id) do nothing"
+)
+# A row like any other, which every table that is ours takes.
+_PROBE = (
+    "insert into request_logs (id, request_id, created_at, endpoint, status, model_name, stream, http_status,"
+    " finish_reason, error_type, error_message, prompt_tokens, duration_ms, cold_start, instance_id, metadata)"
+    " values (gen_random_uuid(), '0123456789abcdef0123456789abcdef', now(), '/v1/chat/completions', 'cancelled',"
+    " 'smollm2-135m', true, 499, 'tool_calls', 'ClientDisconnectedError', 'the client has disconnected', 1234, 1.5,"
+    " false, '0123456789ab', '{}')"
 )
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What became of a batch: rows that are new, and records that PostgreSQL refuses for what they hold."""
+    """What became of a batch: rows that are new, and lines that PostgreSQL refuses for what they hold."""
 
     new_rows: int
-    refused: tuple[tuple[Record, str], ...] = ()
+    refused: tuple[tuple[bytes, str], ...] = ()
 
 
 class LogDatabase:
     """An open pool on a database whose schema is up to date."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], pool_size: int, timeout_s: float) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float) -> None:
         self._pool = pool
-        self._pool_size = pool_size
         self._timeout_s = timeout_s
 
     @classmethod
@@ -61,28 +93,25 @@ class LogDatabase:
             timeout=connect_timeout_s,
             command_timeout=timeout_s,
             statement_cache_size=0,
+            reset=_leave_as_it_is,
             server_settings={"application_name": "pilotlight"},
         )
         try:
             async with pool.acquire(timeout=connect_timeout_s) as connection:
-                await migrate(connection)
+                await migrate(connection, timeout_s=timeout_s)
         except BaseException:
             pool.terminate()
             raise
-        return cls(pool, pool_size, timeout_s)
+        return cls(pool, timeout_s)
 
-    async def write(self, records: Sequence[Record]) -> Written:
-        """Write `records`, over as many connections as the pool has; known ids are skipped.
+    async def write(self, batches: Sequence[bytes]) -> Written:
+        """Write lines, each batch of them in a transaction and over a connection of its own; known ids are skipped.
 
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: not all could be written;
                 those that were do no harm when they are written again.
         """
-        share = -(-len(records) // self._pool_size)
-        if share < 64:  # a transaction costs more than so few rows
-            return await self._write_or_bisect(records)
-        shares = [records[start : start + share] for start in range(0, len(records), share)]
-        outcomes = await asyncio.gather(*map(self._write_or_bisect, shares), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(self._write_or_bisect, batches), return_exceptions=True)
         total = Written(0)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -102,52 +131,58 @@ class LogDatabase:
         """Drop all connections at once; a `write` in progress fails."""
         self._pool.terminate()
 
-    async def _write_or_bisect(self, records: Sequence[Record]) -> Written:
+    async def _write_or_bisect(self, lines: bytes) -> Written:
         connection = await self._pool.acquire(timeout=self._timeout_s)
         try:
-            return Written(await self._write(connection, records))
+            return Written(await self._write(connection, lines))
         except Exception as error:
             if not _is_records_fault(error):
                 raise
-            if len(records) == 1:
-                return Written(0, ((records[0], f"{type(error).__name__}: {error}"),))
+            each = lines.splitlines(keepends=True)
+            if len(each) <= 1:
+                await self._probe(connection)
+                return Written(0, ((lines, f"{type(error).__name__}: {error}"),))
         finally:
             await self._pool.release(connection, timeout=self._timeout_s)
-        middle = len(records) // 2
-        first = await self._write_or_bisect(records[:middle])
-        return _sum(first, await self._write_or_bisect(records[middle:]))
+        middle = len(each) // 2
+        first = await self._write_or_bisect(b"".join(each[:middle]))
+        return _sum(first, await self._write_or_bisect(b"".join(each[middle:])))
 
-    async def _write(self, connection: Connection, records: Sequence[Record]) -> int:
-        rows = [_row(record) for record in records]
+    async def _probe(self, connection: Connection) -> None:
+        """Make sure that it was the record's fault, and not that of a table which takes no row at all."""
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(limits(self._timeout_s) + _PROBE)
+        finally:
+            await transaction.rollback()
+
+    async def _write(self, connection: Connection, lines: bytes) -> int:
         async with connection.transaction():
-            await connection.execute(_STAGE)
-            await connection.copy_records_to_table("request_logs_staging", records=rows, columns=COLUMNS)
+            await connection.execute(limits(self._timeout_s) + _STAGE)
+            await connection.copy_to_table(
+                "request_logs_staging", source=_whole(lines), format="csv", quote=_QUOTE, delimiter=_DELIMITER
+            )
             done = await connection.execute(_INSERT)
         return int(done.rpartition(" ")[2])  # "INSERT 0 42"
+
+
+async def _whole(lines: bytes) -> AsyncIterator[bytes]:
+    """What the driver takes that does not come from a file; in one piece, which is least work."""
+    yield lines
+
+
+async def _leave_as_it_is(connection: Connection) -> None:
+    """In place of the driver's reset of session state, of which there is none: it costs a statement for each batch."""
 
 
 def _is_records_fault(error: Exception) -> bool:
     """Whether PostgreSQL refused what a record holds, so that trying again cannot help.
 
-    By SQLSTATE class: 22 data exception, 23 integrity constraint, 54 program limit (a value too large for an
-    index). asyncpg's own encoders raise ValueError and OverflowError, for an integer out of the column's
-    range for example.
+    By SQLSTATE class: 22 data exception (no JSON, a number out of its column's range), 23 integrity constraint, 54
+    program limit (a value too large for an index, nesting too deep).
     """
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in {"22", "23", "54"}
-    return isinstance(error, (ValueError, OverflowError))
-
-
-def _row(record: Record) -> tuple[object, ...]:
-    return tuple(_cell(name, getattr(record, name)) for name in COLUMNS)
-
-
-def _cell(column: str, value: object) -> object:
-    if value is None:
-        return None
-    if column in _JSON_COLUMNS:
-        return storable_json(value)
-    return storable_text(value) if isinstance(value, str) else value
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in {"22", "23", "54"}
 
 
 def _sum(one: Written, other: Written) -> Written:

@@ -1,29 +1,15 @@
-"""One row of the request log as it is made, kept on disk and read back. Knows no spool, no SQL, no asyncio.
-
-Text that PostgreSQL cannot hold survives visibly: each lone surrogate (no UTF-8 form) and each NUL (no `text`
-or `jsonb` form) becomes U+FFFD, the replacement character; an integer beyond 64 bits inside `metadata` or
-`prompt` becomes its decimal string. Lone surrogates and big integers are replaced by `encode`, so that the
-spool holds only what can be stored; NULs by `storable_text` and `storable_json`, where rows are made. Any
-thread may call what is here.
-"""
+"""One row of the request log. Knows no spool, no SQL, no asyncio. Any thread may call what is here."""
 
 from __future__ import annotations
 
 import datetime as dt
 import enum
 import os
-import re
 import time
 import uuid
 from typing import Any
 
 import msgspec
-
-from handler.errors import SpoolError
-
-REPLACEMENT = "\ufffd"
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Status(enum.StrEnum):
@@ -94,80 +80,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 COLUMNS: tuple[str, ...] = Record.__struct_fields__
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
 
-
-def new_id(randomness: bytes | None = None) -> uuid.UUID:
+def new_id() -> uuid.UUID:
     """A UUID version 7 (RFC 9562): later ids sort after earlier ones of the same process, unless its clock is set back.
-
-    `randomness` are 8 bytes from the kernel that nothing else was made of; without them it is asked for some.
 
     The twelve bits behind the milliseconds are their fraction (section 6.2, method 3), to a quarter of a microsecond.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     clock = milliseconds << 80 | 7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
-    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(randomness or os.urandom(8), "big") >> 2)
-
-
-def encode(record: Record) -> bytes:
-    """The record as msgpack, a map by field name, so that versions with more or fewer columns can read it.
-
-    Raises:
-        SpoolError: `metadata` or `prompt` holds something that is not JSON.
-    """
-    try:
-        return _encoder.encode(record)
-    except (UnicodeEncodeError, OverflowError):
-        pass
-    except (TypeError, RecursionError) as error:
-        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
-    try:
-        fields = {name: _encodable(getattr(record, name)) for name in COLUMNS}
-        return _encoder.encode(Record(**fields))
-    except (TypeError, OverflowError, RecursionError) as error:
-        raise SpoolError(f"record {record.id} cannot be encoded: {error}") from error
-
-
-def decode(payload: bytes) -> Record:
-    """The record that `encode` made.
-
-    Raises:
-        SpoolError: the bytes are not a record.
-    """
-    try:
-        return _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise SpoolError(f"not a record: {error}") from error
-
-
-def storable_text(text: str) -> str:
-    """`text` without the one character that PostgreSQL's text cannot hold."""
-    return text.replace("\0", REPLACEMENT) if "\0" in text else text
-
-
-def storable_json(value: object) -> str:
-    """`value` as JSON text that `jsonb` accepts."""
-    text = msgspec.json.encode(value).decode()
-    if "\\u0000" not in text:
-        return text
-    return msgspec.json.encode(_mapped(value, storable_text)).decode()
-
-
-def _encodable(value: object) -> Any:
-    return _mapped(value, lambda text: _SURROGATES.sub(REPLACEMENT, text))
-
-
-def _mapped(value: object, text: Any) -> Any:
-    """`value` with `text` applied to each string in it, keys included; integers beyond 64 bits as strings."""
-    if isinstance(value, Status):
-        return value
-    if isinstance(value, str):
-        return text(value)
-    if isinstance(value, int) and value not in _INT64:
-        return str(value)
-    if isinstance(value, dict):
-        return {text(key) if isinstance(key, str) else key: _mapped(item, text) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_mapped(item, text) for item in value]
-    return value
+    return uuid.UUID(int=clock | 2 << 62 | int.from_bytes(os.urandom(8)) >> 2)

@@ -1,8 +1,13 @@
-"""One file of the spool: frames of [length u32 | crc32 u32 | payload], owned by one process through `flock`.
+"""One file of the spool, owned by one process through `flock`: frames of [marker | length | crc32 | records | payload].
 
-Knows no records. A segment belongs to the thread that appends to it or reads it, one at a time. The kernel
-releases the lock when its process dies, however it dies; that is how others learn that a segment is an
-orphan.
+Of records it knows how many a payload holds: those that were appended together, and are there all or not at all. The
+checksum is that of the payload, begun with their number. A segment belongs to the thread that appends to it or reads
+it, one at a time. The kernel releases the lock when its process dies, however it dies; that is how others learn that a
+segment is an orphan.
+
+The marker is four bytes that each frame of this segment begins with: behind bytes that make no sense, a flipped bit
+in a length for instance, the next frame is where marker, length and checksum fit again. It comes from the random part
+of the file's name, so that nobody can send a prompt that reads like a frame.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from pathlib import Path
 
 from handler.errors import SpoolError
 
-_HEADER = struct.Struct("<II")
+FRAME_HEADER = struct.Struct("<4sIII")
+_CHUNK_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
@@ -30,15 +36,16 @@ class Segment:
         path: the file; names sort by age.
         size_bytes: where the last whole frame ends.
         read_offset: where the first frame that still counts begins.
-        pending_frames: frames from there on.
+        pending_records: in the frames from there on.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.size_bytes = 0
         self.read_offset = 0
-        self.pending_frames = 0
+        self.pending_records = 0
         self._descriptor = descriptor
+        self._marker = zlib.crc32(path.name.encode()).to_bytes(4, "little")
 
     @classmethod
     def create(cls, path: Path) -> Segment | None:
@@ -57,7 +64,7 @@ class Segment:
     def adopt(cls, path: Path) -> Segment | None:
         """The segment of a process that is gone, its frames counted; None while somebody owns it.
 
-        What follows the last whole frame is cut off with a warning: the process died while it wrote.
+        What follows the last whole frame is left out with a warning: the process died while it wrote.
 
         Raises:
             SpoolError: the file cannot be read.
@@ -71,62 +78,60 @@ class Segment:
         if not _lock(descriptor, path):
             return None
         segment = cls(path, descriptor)
-        file_bytes = segment.size_bytes = os.fstat(descriptor).st_size
-        end = 0
-        for payload, frame_end in segment._frames():
-            end = frame_end
-            segment.pending_frames += payload is not None
-        segment.size_bytes = end
-        if end < file_bytes:
-            _log.warning("spool segment %s: dropped %d bytes of a torn last frame", path.name, file_bytes - end)
+        try:
+            segment._count_frames()
+        except OSError as error:
+            segment.close()
+            raise SpoolError(f"cannot read {path}: {error}") from error
         return segment
 
-    def append(self, *payloads: bytes, sync: bool) -> None:
-        """Write a frame for each by one `write`, behind all others.
+    def append(self, payload: bytes, records: int) -> None:
+        """Write one frame behind all others.
 
         Raises:
-            SpoolError: the frames are not there, and nothing of them is.
+            SpoolError: the frame is not there, and nothing of it is.
         """
-        frames = b"".join([_HEADER.pack(len(payload), zlib.crc32(payload)) + payload for payload in payloads])
+        frame = FRAME_HEADER.pack(self._marker, len(payload), zlib.crc32(payload, records), records) + payload
         try:
-            write_whole(self._descriptor, frames)
-            if sync:
-                os.fdatasync(self._descriptor)
+            write_whole(self._descriptor, frame)
         except OSError as error:
             # A part of a frame would hide all later ones from whoever reads them.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self.size_bytes)
             raise SpoolError(f"cannot append to {self.path}: {error}") from error
-        self.size_bytes += len(frames)
-        self.pending_frames += len(payloads)
+        self.size_bytes += len(frame)
+        self.pending_records += records
 
     def is_intact(self) -> bool:
         """Whether the file ends where its last whole frame does, so that another frame may follow."""
         return os.fstat(self._descriptor).st_size == self.size_bytes
 
-    def read(self, max_frames: int, max_bytes: int) -> tuple[list[bytes], int]:
-        """The payloads of the next frames, and the offset behind them; at least one frame, however large.
+    def read(self, max_records: int, max_bytes: int) -> tuple[list[bytes], int, int]:
+        """The payloads of the next frames, their number of records, and the offset behind them; at least one frame.
 
-        A frame whose checksum is wrong is left out with a warning.
+        Bytes that are no whole frame are passed over with a warning.
         """
         payloads: list[bytes] = []
+        num_records = 0
         end = start = self.read_offset
-        for payload, frame_end in self._frames():
-            if payloads and (len(payloads) == max_frames or frame_end - start > max_bytes):
+        for payload, records, frame_start, frame_end in self._frames():
+            if payloads and (num_records + records > max_records or frame_end - start > max_bytes):
                 break
-            if payload is None:
-                _log.warning("spool segment %s: dropped a corrupt frame of %d bytes", self.path.name, frame_end - end)
-            else:
-                payloads.append(payload)
+            self._warn_of_gap(end, frame_start)
+            payloads.append(payload)
+            num_records += records
             end = frame_end
-        return payloads, end
+        else:
+            self._warn_of_gap(end, self.size_bytes)
+            end = self.size_bytes
+        return payloads, num_records, end
 
-    def acknowledge(self, frames: int, end: int) -> None:
-        """Forget `frames` frames, up to offset `end`. A segment with nothing else left is emptied on disk."""
+    def acknowledge(self, records: int, end: int) -> None:
+        """Forget so many records, up to offset `end`. A segment with nothing else left is emptied on disk."""
         self.read_offset = end
-        self.pending_frames -= frames
+        self.pending_records -= records
         if end == self.size_bytes:
-            self.pending_frames = 0
+            self.pending_records = 0
             try:
                 os.ftruncate(self._descriptor, 0)
             except OSError as error:  # the frames stay on disk: at worst they are shipped once more
@@ -153,19 +158,46 @@ class Segment:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _frames(self) -> Iterator[tuple[bytes | None, int]]:
-        """Each whole frame from `read_offset` on as (payload or None if corrupt, offset behind it)."""
-        offset = self.read_offset
-        while offset + _HEADER.size <= self.size_bytes:
-            length, checksum = _HEADER.unpack(os.pread(self._descriptor, _HEADER.size, offset))
-            end = offset + _HEADER.size + length
-            # Zeros are what a file system may leave behind a power cut; they would pass for empty frames.
-            if length == 0 or end > self.size_bytes:
-                return
-            payload = os.pread(self._descriptor, length, offset + _HEADER.size)
-            whole = len(payload) == length and zlib.crc32(payload) == checksum
-            yield (payload if whole else None), end
-            offset = end
+    def _frames(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Each whole frame from `read_offset` on: its payload, their number of records, where it begins and ends."""
+        offset = chunk_offset = self.read_offset
+        chunk = b""
+        wanted = FRAME_HEADER.size
+        while offset + FRAME_HEADER.size < self.size_bytes:
+            if offset + wanted > chunk_offset + len(chunk):
+                chunk_offset = offset
+                chunk = os.pread(self._descriptor, min(max(wanted, _CHUNK_BYTES), self.size_bytes - offset), offset)
+                if len(chunk) < wanted:
+                    return  # somebody has cut the file
+            begin = offset - chunk_offset
+            marker, length, checksum, records = FRAME_HEADER.unpack_from(chunk, begin)
+            wanted = FRAME_HEADER.size + length
+            if marker == self._marker and length and offset + wanted <= self.size_bytes:
+                if begin + wanted > len(chunk):
+                    continue  # with a chunk that holds all of it
+                payload = chunk[begin + FRAME_HEADER.size : begin + wanted]
+                if zlib.crc32(payload, records) == checksum:
+                    yield payload, records, offset, offset + wanted
+                    offset += wanted
+                    wanted = FRAME_HEADER.size
+                    continue
+            wanted = FRAME_HEADER.size
+            found = chunk.find(self._marker, begin + 1)
+            offset = chunk_offset + (found if found >= 0 else max(begin + 1, len(chunk) - len(self._marker) + 1))
+
+    def _count_frames(self) -> None:
+        """Find out what is in the file, and where the last whole frame ends."""
+        end = 0
+        file_bytes = self.size_bytes = os.fstat(self._descriptor).st_size
+        for _, records, _, frame_end in self._frames():
+            end = frame_end
+            self.pending_records += records
+        self.size_bytes = end
+        self._warn_of_gap(end, file_bytes)
+
+    def _warn_of_gap(self, start: int, end: int) -> None:
+        if start < end:
+            _log.warning("spool segment %s: dropped %d bytes that are no whole frame", self.path.name, end - start)
 
 
 def write_whole(descriptor: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ from handler.cli import logs
 from handler.errors import ConfigurationError
 from handler.requestlog.database import LogDatabase
 from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.line import encode
 from handler.requestlog.record import COLUMNS, Record, Status
 from handler.settings import Settings
 from tests.postgres import postgres_server, postgres_url
@@ -38,7 +39,7 @@ sys.exit(args.run(args, Settings.from_env(os.environ)))
 def write(url: str, *records: Record) -> None:
     async def fill() -> None:
         database = await LogDatabase.open(url, pool_size=1, connect_timeout_s=10, timeout_s=10)
-        await database.write(records)
+        await database.write([encode(records)])
         await database.close()
 
     with asyncio.Runner() as runner:
@@ -66,7 +67,7 @@ def test_json_has_every_column_and_the_newest_row_last(postgres_url, capsysbinar
     first, second = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
     assert list(first) == list(COLUMNS)
     assert first["id"] == str(record.id)
-    assert first["created_at"] == "2026-05-04T12:00:00.130456+00:00"
+    assert first["created_at"] == "2026-05-04T12:00:00.130456Z"
     assert first["metadata"] == record.metadata
     assert first["prompt"] == record.prompt
     assert (first["status"], first["ttft_ms"]) == ("timeout", 40.5)

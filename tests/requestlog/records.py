@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from handler.requestlog.line import decode
 from handler.requestlog.record import Record, Status, new_id
+from handler.requestlog.spool import Batch
 
 ARRIVAL = dt.datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=dt.UTC)
 
@@ -43,7 +45,12 @@ def full_record() -> Record:
         duration_ms=900.125,
         cold_start=False,
         instance_id="i-1",
-        metadata={"user": "ü", "nested": {"list": [1, 2.5, None, True]}},
+        metadata={"user": "ü", "nested": {"list": [1, 2.5, None, True, 1 << 70]}},
         prompt=[{"role": "user", "content": "hi"}],
         completion="hello",
     )
+
+
+def records_of(batch: Batch) -> list[Record]:
+    """The records that a spool gave out."""
+    return [decode(line) for payload in batch.payloads for line in payload.splitlines()]

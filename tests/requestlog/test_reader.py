@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from handler.requestlog.database import LogDatabase
+from handler.requestlog.line import encode
 from handler.requestlog.reader import LogFollower, read_logs
 from handler.requestlog.record import Record, Status, new_id
 from tests.requestlog.records import ARRIVAL, full_record, make_record
@@ -26,19 +27,19 @@ def names(records: list[Record]) -> list[str]:
 
 
 async def test_the_newest_records_newest_last(database, connection):
-    await database.write([make_record(number) for number in (3, 1, 4, 2)])
+    await database.write([encode([make_record(number) for number in (3, 1, 4, 2)])])
     assert names(await read_logs(connection, 3)) == ["req-2", "req-3", "req-4"]
     assert await read_logs(connection, 0) == []
 
 
 async def test_every_column_comes_back(database, connection):
     record = full_record()
-    await database.write([record])
+    await database.write([encode([record])])
     assert await read_logs(connection, 1) == [record]
 
 
 async def test_records_of_one_status(database, connection):
-    await database.write([make_record(1), make_record(2, status=Status.ERROR), make_record(3)])
+    await database.write([encode([make_record(1), make_record(2, status=Status.ERROR), make_record(3)])])
     assert names(await read_logs(connection, 10, Status.ERROR)) == ["req-2"]
     assert names(await read_logs(connection, 10, Status.SUCCESS)) == ["req-1", "req-3"]
 
@@ -54,27 +55,27 @@ async def test_a_follower_that_came_before_the_table_misses_nothing(connection, 
     follower = LogFollower(connection)
     await follower.begin(10)
     database = await LogDatabase.open(postgres_url, pool_size=1, connect_timeout_s=10, timeout_s=10)
-    await database.write([make_record(1)])
+    await database.write([encode([make_record(1)])])
     assert names(await follower.poll()) == ["req-1"]
     assert await follower.poll() == []
     await database.close()
 
 
 async def test_a_follower_reads_each_row_once(database, connection):
-    await database.write([make_record(number) for number in range(5)])
+    await database.write([encode([make_record(number) for number in range(5)])])
     follower = LogFollower(connection)
     assert names(await follower.begin(2)) == ["req-3", "req-4"]
     assert await follower.poll() == []
-    await database.write([make_record(6), make_record(5)])
+    await database.write([encode([make_record(6), make_record(5)])])
     assert names(await follower.poll()) == ["req-5", "req-6"]
     assert await follower.poll() == []
 
 
 async def test_a_row_older_than_those_shown_is_not_missed(database, connection):
-    await database.write([make_record(100)])
+    await database.write([encode([make_record(100)])])
     follower = LogFollower(connection)
     await follower.begin(10)
-    await database.write([make_record(1)])  # it waited in a spool
+    await database.write([encode([make_record(1)])])  # it waited in a spool
     assert names(await follower.poll()) == ["req-1"]
 
 
@@ -83,16 +84,16 @@ async def test_rows_committed_late_are_read_once_when_they_appear(database, conn
     transaction = slow.transaction()
     await transaction.start()
     await slow.execute(INSERT, new_id(), "late", ARRIVAL)
-    await database.write([make_record(1)])
+    await database.write([encode([make_record(1)])])
     follower = LogFollower(connection)
     assert names(await follower.begin(10)) == ["req-1"]
-    await database.write([make_record(2)])
+    await database.write([encode([make_record(2)])])
     assert names(await follower.poll()) == ["req-2"]
     assert await follower.poll() == []
     await transaction.commit()
     await slow.close()
     assert names(await follower.poll()) == ["late"]
-    await database.write([make_record(3)])
+    await database.write([encode([make_record(3)])])
     assert names(await follower.poll()) == ["req-3"]
     assert await follower.poll() == []
     assert follower._seen.keys() <= {record.id for record in await read_logs(connection, 1)}
@@ -101,7 +102,7 @@ async def test_rows_committed_late_are_read_once_when_they_appear(database, conn
 async def test_a_follower_of_one_status(database, connection):
     follower = LogFollower(connection, Status.ERROR)
     await follower.begin(10)
-    await database.write([make_record(1), make_record(2, status=Status.ERROR)])
+    await database.write([encode([make_record(1), make_record(2, status=Status.ERROR)])])
     assert names(await follower.poll()) == ["req-2"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import secrets
@@ -12,9 +13,12 @@ import psutil
 import pytest
 
 from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
+from handler.requestlog.rejected import REJECTED
+from handler.requestlog.segment import Segment
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import REJECTED, SUFFIX, Spool
+from handler.requestlog.spool import SUFFIX, Spool
 from tests.requestlog.records import full_record, make_record
 from tests.requestlog.waiting import until
 
@@ -77,7 +81,7 @@ async def test_records_shipped_twice_give_one_row(tmp_path, postgres_url, log_co
 
 
 async def test_a_backlog_is_shared_among_the_connections(tmp_path, postgres_url, log_connection):
-    async with running(tmp_path, postgres_url, batch_records=100, pool_size=3) as sink:
+    async with running(tmp_path, postgres_url, batch_bytes=10_000, pool_size=3) as sink:
         for number in range(1000):
             sink.submit(make_record(number))
         assert await sink.flush(20)
@@ -170,16 +174,32 @@ async def test_records_that_postgres_refuses_are_set_aside_alone(tmp_path, postg
     assert any(str(out_of_range.id) in message for message in errors)
 
 
+async def test_lines_that_are_no_records_are_set_aside_alone(tmp_path, postgres_url, connection):
+    good = [make_record(number, completion=f'"{number}",\\.\t\r\n\x01\x02') for number in range(3)]
+    bad = [b"\\.\n", b"{\n", b"1\n", b"\xff\n", b"\x01\n", b'{"id": "x"}\n']
+    segment = Segment.create(tmp_path / f"0{SUFFIX}")
+    assert segment is not None
+    segment.append(b"".join([encode(good[:1]), *bad, encode(good[1:])]), 3 + len(bad))
+    segment.close()
+    async with running(tmp_path, postgres_url) as sink:
+        assert await sink.flush(20)
+        assert (sink.rows_written_total, sink.rejected_total, sink.spooled_records) == (3, len(bad), 0)
+    assert sorted(await read_logs(connection, 10), key=lambda record: record.id) == good
+    lines = [json.loads(line) for line in (tmp_path / REJECTED).read_text().splitlines()]
+    assert [base64.b64decode(line["payload"]) for line in lines] == bad
+
+
 async def test_text_that_postgres_cannot_hold_survives_visibly(tmp_path, postgres_url, connection):
     bad = "nul \0 surrogate \udc00"
     async with running(tmp_path, postgres_url) as sink:
-        sink.submit(make_record(error_message=bad, metadata={bad: bad}, prompt=[bad, "\\u0000"], completion=bad))
+        huge = 1 << 70
+        sink.submit(make_record(error_message=bad, metadata={bad: huge}, prompt=[bad, "\\u0000"], completion=bad))
         assert await sink.flush(20)
         assert sink.rejected_total == 0
     (row,) = await read_logs(connection, 1)
     good = "nul \ufffd surrogate \ufffd"
     assert row.error_message == row.completion == good
-    assert row.metadata == {good: good}
+    assert row.metadata == {good: huge}
     assert row.prompt == [good, "\\u0000"]
 
 

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from handler.errors import SpoolError
+from handler.requestlog.line import encode
 from handler.requestlog.record import Record
+from handler.requestlog.rejected import REJECTED
 from handler.requestlog.segment import Segment
-from handler.requestlog.spool import REJECTED, SUFFIX, Batch, Spool
-from tests.requestlog.records import make_record
+from handler.requestlog.spool import SUFFIX, Batch, Spool
+from tests.requestlog.records import make_record, records_of
 
-SMALL = 600  # a segment of about three records
+SMALL = 800  # a segment of five records
 
 
 def segments(directory: Path) -> list[Path]:
@@ -35,7 +37,7 @@ def adopt(spool: Spool) -> None:
 def drain(spool: Spool, max_records: int = 1000) -> list[Record]:
     records: list[Record] = []
     while (batch := spool.read(max_records, 1 << 20)) is not None:
-        records += batch.records
+        records += records_of(batch)
         spool.acknowledge(batch)
     return records
 
@@ -89,7 +91,7 @@ def test_a_batch_is_limited_in_bytes_but_never_empty(tmp_path):
         spool.append(make_record(number, completion="x" * 1000))
     batch = spool.read(10, 10)
     assert batch is not None
-    assert len(batch.records) == 1
+    assert batch.num_records == 1
 
 
 def test_unacknowledged_records_are_replayed_by_the_next_process(tmp_path):
@@ -182,7 +184,7 @@ def test_a_corrupt_last_frame_is_dropped_with_a_warning(tmp_path, caplog):
     path.write_bytes(data)
     with caplog.at_level(logging.WARNING):
         assert [record.request_id for record in replay(tmp_path)] == ["req-0", "req-1"]
-    assert "corrupt frame" in caplog.text
+    assert "bytes that are no whole frame" in caplog.text
     assert segments(tmp_path) == []
 
 
@@ -196,12 +198,13 @@ def test_zeros_behind_the_last_frame_are_no_frames(tmp_path):
     assert not (tmp_path / REJECTED).exists()
 
 
-def test_a_whole_frame_that_is_no_record_is_set_aside(tmp_path, caplog):
+def test_a_whole_frame_that_has_no_lines_is_set_aside(tmp_path, caplog):
     segment = Segment.create(tmp_path / f"0{SUFFIX}")
     assert segment is not None
-    segment.append(b"\xc1 not msgpack", sync=False)
+    segment.append(b"\x81\xa2id\xc0", 1)
+    segment.append(encode([make_record(1)]), 1)
     segment.close()
-    assert replay(tmp_path) == []
+    assert [record.request_id for record in replay(tmp_path)] == ["req-1"]
     line = json.loads((tmp_path / REJECTED).read_text())
     assert "not a record" in line["error"]
     assert "payload" in line
@@ -218,6 +221,14 @@ def test_records_that_come_together_are_one_write(tmp_path, monkeypatch):
     assert (spool.pending_records, spool.appended_records) == (5, 5)
     assert [record.request_id for record in drain(spool)] == [f"req-{number}" for number in range(5)]
     assert (spool.pending_records, spool.settled_records) == (0, 5)
+
+
+def test_appending_nothing_leaves_nothing_in_the_way(tmp_path):
+    spool = Spool(tmp_path)
+    spool.append()
+    spool.append(make_record(1))
+    assert [record.request_id for record in drain(spool)] == ["req-1"]
+    assert (spool.pending_records, spool.appended_records) == (0, 1)
 
 
 @pytest.mark.parametrize("num_records", [1, 3])  # of three, the half that is written holds a whole frame
@@ -265,7 +276,7 @@ def test_a_directory_that_cannot_be_used_is_refused(tmp_path):
 
 def test_prompts_on_disk_are_readable_by_the_owner_only(tmp_path):
     spool = Spool(tmp_path / "spool")
-    spool.reject(make_record(1), "why")
+    spool.reject(encode([make_record(1)]), "why")
     assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
     for path in (tmp_path / "spool").iterdir():
         assert path.stat().st_mode & 0o077 == 0
@@ -311,14 +322,14 @@ class SpoolMachine(RuleBasedStateMachine):
         batch = self.spool.read(max_records, 1 << 20)
         assert (batch is None) == (not self.expected)
         if batch is not None:
-            assert list(batch.records) == self.expected[: len(batch.records)]
+            assert records_of(batch) == self.expected[: batch.num_records]
         self.batch = batch
 
     @rule()
     def acknowledge(self) -> None:
         if self.batch is not None:
             self.spool.acknowledge(self.batch)
-            del self.expected[: len(self.batch.records)]
+            del self.expected[: self.batch.num_records]
             self.batch = None
 
     @rule()
@@ -349,7 +360,7 @@ APPENDER = """
 import sys
 from pathlib import Path
 from handler.requestlog.spool import Spool
-from tests.requestlog.records import make_record
+from tests.requestlog.records import make_record, records_of
 spool = Spool(Path(sys.argv[1]), segment_bytes=20_000)
 number = 0
 while True:

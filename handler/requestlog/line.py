@@ -1,0 +1,76 @@
+"""What the spool holds for a request: a line of JSON, an object of facts or of columns, without what is absent.
+
+It is what PostgreSQL is sent, and nobody looks at it again on the way. Text that PostgreSQL cannot hold survives
+visibly: each lone surrogate (no UTF-8 form) and each NUL (no `text` or `jsonb` form) becomes U+FFFD, the replacement
+character. Knows no SQL and no asyncio. Any thread may call what is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from handler.errors import SpoolError
+from handler.requestlog.facts import Facts
+from handler.requestlog.record import Record
+
+REPLACEMENT = "\ufffd"
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+_encoder = msgspec.json.Encoder()
+_facts_decoder = msgspec.json.Decoder(Facts)
+_record_decoder = msgspec.json.Decoder(Record)
+
+
+def encode(entries: Sequence[Facts | Record]) -> bytes:
+    """A line for each, the line end included.
+
+    Raises:
+        SpoolError: `metadata` or `prompt` of one of them holds something that is not JSON.
+    """
+    try:
+        lines = _encoder.encode_lines(entries)
+        # Most lines have no backslash, which is found out faster than that they do not have these six bytes.
+        if b"\\" not in lines or b"\\u0000" not in lines:
+            return lines
+    except (UnicodeEncodeError, TypeError, RecursionError):
+        pass
+    return b"".join(map(_encode_visibly, entries))
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line that `encode` made, by this version or another: what is unknown here is left out.
+
+    Raises:
+        SpoolError: it is not a record, nor the facts of one.
+    """
+    try:
+        return _record_decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return _facts_decoder.decode(line).to_record()
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SpoolError(f"not a record: {error}") from error
+
+
+def _encode_visibly(entry: Facts | Record) -> bytes:
+    """The line of a request whose text may be no text for PostgreSQL."""
+    try:
+        return _encoder.encode(_visible(msgspec.to_builtins(entry))) + b"\n"
+    except (TypeError, RecursionError) as error:
+        raise SpoolError(f"record of request {entry.request_id} cannot be encoded: {error}") from error
+
+
+def _visible(value: Any) -> Any:
+    """`value` with what PostgreSQL cannot hold replaced in each string in it, keys included."""
+    if isinstance(value, str):
+        return _NOT_TEXT.sub(REPLACEMENT, value)
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(item) for item in value]
+    return value
