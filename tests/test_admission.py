@@ -174,6 +174,19 @@ def test_the_urgent_wait_for_those_only_that_go_before_them(clock: Clock) -> Non
         assert admission.num_admitted == 5  # nobody had to leave
 
 
+@pytest.mark.parametrize(
+    ("priority", "seconds"), [(None, 6), (7, 6), (5, 6), (4, 4), (0, 4), (-1, 3), (-3, 3), (-4, 1)]
+)
+def test_what_is_less_urgent_is_not_waited_for(priority: int | None, seconds: int, clock: Clock) -> None:
+    admission = ready(1, 1000)
+    serve(admission, clock)
+    with ExitStack() as stack:
+        begin(stack, admission, 1)
+        for level in (5, 5, 0, -3, -3):
+            enter(stack, admission, wants(priority=level))
+        assert admission.expected_wait_s(priority) == pytest.approx(seconds)
+
+
 def test_the_urgent_are_refused_where_there_is_no_room_at_all(clock: Clock) -> None:
     admission = ready(1, 2)
     serve(admission, clock)

@@ -147,6 +147,30 @@ async def test_the_wait_for_the_model_is_not_a_wait_for_a_turn(tiny_served: Snap
         assert "waited 0.1 s" in error_of(late)["message"]  # counted from the end of the boot on
 
 
+async def test_a_full_queue_before_the_boot_is_a_503(tiny_served: Snapshot, tmp_path: Path) -> None:
+    class NeverEngine(DirectedEngine):
+        def start(self, post: Any, on_boot: Any) -> None:
+            """Boot for ever."""
+
+    environ = {"MAX_BATCH_SIZE": "1", "MAX_QUEUED_REQUESTS": "1", "REQUEST_TIMEOUT": "5"}
+    application = Application(tiny_served, tmp_path, environ, engine_type=NeverEngine)
+    async with application.app.router.lifespan_context(application.app):
+        waiting = [Exchange(application, PATH, asking()) for _ in range(2)]
+
+        async def both_wait() -> bool | None:
+            return application.service.admission.num_admitted == 2 or None
+
+        await until(both_wait, "both wait")
+        refused = Exchange(application, PATH, asking())
+        await refused.done()
+        assert (refused.status, error_of(refused)["code"]) == (503, "starting")
+        assert refused.headers["retry-after"] == "1"
+        for exchange in waiting:
+            exchange.leave()
+            await exchange.done()
+        assert only([row for row in application.records() if row.http_status == 503]).status is Status.REJECTED
+
+
 async def test_a_request_ends_in_time_in_the_middle_of_its_prompt(tiny_served: Snapshot, tmp_path: Path) -> None:
     async with directed(tiny_served, tmp_path, REQUEST_TIMEOUT="0.2") as application:
         exchange = Exchange(application, PATH, asking())

@@ -111,6 +111,15 @@ def test_tokens_come_as_events_the_last_with_a_reason(consumer: Consumer) -> Non
     assert consumer.posted.empty()
 
 
+def test_a_prompt_of_several_steps_says_that_it_has_begun(tiny_snapshot: TinySnapshot) -> None:
+    consumer = Consumer(tiny_snapshot("llama"), msgspec.structs.replace(OPTIONS, prefill_chunk_tokens=128)).start()
+    begun, *events = consumer.wait(consumer.submit([1, 2] * 100, greedy(2)))
+    assert consumer.engine.stop(WAIT_S)
+    assert (begun.token_ids, begun.finish_reason) == ((), None)
+    assert begun.first_scheduled_s == events[0].first_scheduled_s is not None
+    assert [len(event.token_ids) for event in events] == [1, 1]
+
+
 def test_all_events_of_a_step_come_in_one_post(consumer: Consumer) -> None:
     handles = [consumer.submit([number], greedy(50)) for number in range(3)]
     for handle in handles:
