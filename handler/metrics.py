@@ -53,6 +53,9 @@ class Metrics:
         self._queue_time = Distributions(
             "queue_time_seconds", "From arrival to first scheduling.", model, _REQUEST_BUCKETS_S, registry
         ).labels(model_name)
+        self._unspooled = Count(
+            "request_log_unspooled_records", "Records that the spool did not take: lines of the log.", {}, registry
+        )
         active = Gauge("http_requests_active", "HTTP requests being answered.", registry=registry)
         active.set_function(lambda: self.num_requests_active)
 
@@ -78,6 +81,10 @@ class Metrics:
         self._inference_duration.observe(now_s - trace.first_scheduled_s)
         if trace.first_token_s is not None:
             self._first_token.observe(trace.first_token_s - trace.start_s)
+
+    def count_unspooled_record(self) -> None:
+        """Count a record that went to the function's own log."""
+        self._unspooled.value += 1
 
     def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
         """Count tokens of one sequence that came together, `gap_s` after those before them: its share for each."""
@@ -129,6 +136,7 @@ class _StateCollector(Collector):
             "Records that PostgreSQL does not have yet.",
             self._sink.spooled_records,
         )
+        yield GaugeMetricFamily("request_log_spool_bytes", "What they take on disk.", self._sink.spool_bytes)
         yield CounterMetricFamily("request_log_rows", "Rows written to PostgreSQL.", self._sink.rows_written_total)
         yield CounterMetricFamily(
             "request_log_rejected_records",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,7 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         drain_timeout: seconds that running requests are given after SIGTERM.
         database_url: None is the embedded PostgreSQL, "none" keeps records in the spool only.
         db_pool_size: connections to PostgreSQL at most.
-        spool_dir: where records wait for PostgreSQL.
+        spool_dir: where records wait for PostgreSQL; None is a directory below pilotlight_home.
+        spool_max_bytes: what waits there may take on disk.
         log_prompts: store prompts and completions in the request log.
         api_keys: accepted bearer tokens by name; empty lets everybody in.
         max_body_bytes: largest request body.
@@ -76,7 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     database_url: str | None = None
     db_pool_size: int = 4
-    spool_dir: Path
+    spool_dir: Path | None = None
+    spool_max_bytes: int = 1024 * 1024 * 1024
     log_prompts: bool = False
     api_keys: dict[str, str] = {}
     max_body_bytes: int = 4 * 1024 * 1024
@@ -101,15 +103,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     values[field] = parse(env[key])
                 except ValueError as error:
                     raise ConfigurationError(key, f"{error}, got {_shown(key, env[key])}") from error
-        home = values["pilotlight_home"]
-        assert isinstance(home, Path)
-        return cls(**{"spool_dir": home / "spool"} | values)  # type: ignore[arg-type]  # each parser returns its field's type
+        return cls(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where records wait for PostgreSQL, named or not."""
+        return self.spool_dir or self.pilotlight_home / "spool"
+
+    @property
+    def keeps_spool(self) -> bool:
+        """Whether what is in the spool at exit will be found again.
+
+        Somebody who names a directory means one that stays. The default one stays where the embedded database does; a
+        database elsewhere is a sign of a container, whose files go with it.
+        """
+        return self.spool_dir is not None or self.database_url in {None, "none"}
 
     def public(self) -> dict[str, object]:
         """Every setting in a form fit for a log or a screen: keys hidden, passwords masked."""
         shown: dict[str, object] = {}
         for field in self.__struct_fields__:
-            value = getattr(self, field)
+            value: Any = self.spool_directory if field == "spool_dir" else getattr(self, field)
             if field == "api_keys":
                 value = sorted(value)
             elif field == "database_url" and value is not None:
@@ -259,6 +273,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "database_url": _database_url,
     "db_pool_size": _integer(1, 1000),
     "spool_dir": _path,
+    "spool_max_bytes": _integer(1 << 20, 1 << 50),
     "log_prompts": _boolean,
     "api_keys": _api_keys,
     "max_body_bytes": _integer(1024, 1 << 32),

@@ -150,8 +150,9 @@ class TracingMiddleware:
         try:
             self._submit(trace)
         except SpoolError as error:  # the answer is good all the same; the log line keeps what the spool could not
+            self._metrics.count_unspooled_record()
             fields = msgspec.to_builtins(trace.to_record()) | {"cause": str(error)}
-            logger.exception("record not spooled", extra={FIELDS: fields})
+            logger.error("record not spooled", extra={FIELDS: fields})  # noqa: TRY400 - with a full disk there are many
 
 
 def _given_id(scope: Scope) -> str | None:

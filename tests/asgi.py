@@ -49,7 +49,7 @@ class Application:
             | dict(environ or {})
         )
         timeline = BootTimeline()
-        self.spool = Spool(settings.spool_dir)
+        self.spool = Spool(settings.spool_directory)
         self.engine: Engine = engine_type(snapshot, engine_options(settings), timeline)
         self.app = create_app(settings, self.engine, LogSink(self.spool, None), timeline)
         self.service: Service = self.app.state.service

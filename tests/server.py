@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -52,10 +52,12 @@ async def until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
 class ServerProcess:
     """Runs until the `with` block ends. `address` is known once the model is loaded."""
 
-    def __init__(self, environ: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], *arguments: str, program: Sequence[str] = ("-m", "handler", "serve")
+    ) -> None:
         inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "handler", "serve", "--port", "0", *arguments],
+            [sys.executable, *program, "--port", "0", *arguments],
             env=SINGLE_THREAD | inherited | dict(environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

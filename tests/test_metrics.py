@@ -30,6 +30,8 @@ WITHOUT_MODEL = {
     "http_request_duration_seconds_count",
     "http_requests_active",
     "request_log_spooled_records",
+    "request_log_spool_bytes",
+    "request_log_unspooled_records_total",
     "request_log_rows_total",
     "request_log_rejected_records_total",
     "request_log_connected",

@@ -35,6 +35,7 @@ GOOD = [
     ("DATABASE_URL", "none", "none"),
     ("DB_POOL_SIZE", "2", 2),
     ("SPOOL_DIR", "/spool", Path("/spool")),
+    ("SPOOL_MAX_BYTES", "1048576", 1 << 20),
     ("LOG_PROMPTS", "Yes", True),
     ("LOG_PROMPTS", "off", False),
     ("API_KEYS", "alice:one, two", {"alice": "one", "key-2": "two"}),
@@ -75,6 +76,7 @@ BAD = [
     ("DATABASE_URL", "postgresql://[h/d"),
     ("DB_POOL_SIZE", "0"),
     ("SPOOL_DIR", "~nobody-of-that-name/spool"),
+    ("SPOOL_MAX_BYTES", "1048575"),
     ("LOG_PROMPTS", "maybe"),
     ("API_KEYS", "alice:"),
     ("API_KEYS", "alice:one,alice:two"),
@@ -159,8 +161,26 @@ def test_empty_counts_as_unset_and_spaces_do_not_matter() -> None:
 
 
 def test_the_spool_lies_in_the_home_unless_told_otherwise() -> None:
-    assert Settings.from_env({"PILOTLIGHT_HOME": "/a"}).spool_dir == Path("/a/spool")
-    assert Settings.from_env({"PILOTLIGHT_HOME": "/a", "SPOOL_DIR": "/b"}).spool_dir == Path("/b")
+    settings = Settings.from_env({"PILOTLIGHT_HOME": "/a"})
+    assert settings.spool_directory == Path("/a/spool")
+    assert settings.public()["SPOOL_DIR"] == "/a/spool"
+    assert Settings.from_env({"PILOTLIGHT_HOME": "/a", "SPOOL_DIR": "/b"}).spool_directory == Path("/b")
+
+
+@pytest.mark.parametrize(
+    ("environ", "keeps"),
+    [
+        ({}, True),
+        ({"DATABASE_URL": "none"}, True),
+        ({"DATABASE_URL": "postgresql://db/log"}, False),
+        ({"DATABASE_URL": "postgresql://db/log", "SPOOL_DIR": "/volume"}, True),
+        ({"DATABASE_URL": "postgresql://db/log", "SPOOL_DIR": "/a/spool"}, True),
+    ],
+)
+def test_a_spool_is_kept_where_somebody_named_it_or_the_database_lies_beside_it(
+    environ: dict[str, str], keeps: bool
+) -> None:
+    assert Settings.from_env({"PILOTLIGHT_HOME": "/a"} | environ).keeps_spool is keeps
 
 
 def test_the_environment_wins_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

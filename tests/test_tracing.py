@@ -121,6 +121,7 @@ async def test_a_full_disk_does_not_spoil_the_answer(
     assert entry["cause"] == "no space left"
     assert entry["request_id"] == exchange.headers["x-request-id"]
     assert entry["completion_tokens"] == 3
+    assert "request_log_unspooled_records_total 1.0" in (await application.client.get("/metrics")).text
 
 
 async def test_where_responses_are_gathered_records_are_kept_together_before_any_leaves(

@@ -56,7 +56,9 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
             return bare
         case "pilotlight":
             sink_class = _NoLog if spec.database == NO_LOG else LogSink
-            sink = sink_class(Spool(settings.spool_dir), None if settings.database_url == "none" else spec.database)
+            sink = sink_class(
+                Spool(settings.spool_directory), None if settings.database_url == "none" else spec.database
+            )
             engine = _engine(snapshot, spec)
             return create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
         case "fastapi":

@@ -146,12 +146,13 @@ async def _server_version(url: str) -> str:
 
 
 def _spool(settings: Settings) -> str:
-    directory = settings.spool_dir
+    directory = settings.spool_directory
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} is not writable")
     free_bytes = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
-    return f"{directory}, {free_bytes / 2**30:.1f} GiB free"
+    end = "" if settings.keeps_spool else "; what is left at exit goes to standard output, for no SPOOL_DIR is named"
+    return f"{directory}, {free_bytes / 2**30:.1f} GiB free{end}"
 
 
 def _print(settings: Settings, findings: list[Finding]) -> None:

@@ -67,9 +67,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     embedded = EmbeddedPostgres(settings.pilotlight_home) if settings.database_url is None else None
     database = None if settings.database_url == "none" else settings.database_url
     sink = LogSink(
-        Spool(settings.spool_dir),
+        Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes),
         database if embedded is None else embedded.url,
         pool_size=settings.db_pool_size,
+        spill_descriptor=None if settings.keeps_spool else 1,  # standard output
     )
     engine = EnginePool(snapshot, engine_options(settings), timeline)
     address = listener_address(listener)

@@ -16,6 +16,7 @@ import msgspec
 from handler.requestlog.facts import CLOCK_PER_S
 from handler.requestlog.migrations import Connection, migrate
 from handler.requestlog.record import COLUMNS, Status
+from handler.requestlog.transaction import limits
 
 _COLUMN_LIST = ", ".join(COLUMNS)
 _CLOSE_S = 1.0
@@ -53,6 +54,14 @@ _INSERT = (
     f" from request_logs_staging, json_to_record(line) as fields ({_FIELDS})"
     " on conflict (id) do nothing"
 )
+# A row like any other, which every table that is ours takes.
+_PROBE = (
+    "insert into request_logs (id, request_id, created_at, endpoint, status, model_name, stream, http_status,"
+    " finish_reason, error_type, error_message, prompt_tokens, duration_ms, cold_start, instance_id, metadata)"
+    " values (gen_random_uuid(), '0123456789abcdef0123456789abcdef', now(), '/v1/chat/completions', 'cancelled',"
+    " 'smollm2-135m', true, 499, 'tool_calls', 'ClientDisconnectedError', 'the client has disconnected', 1234, 1.5,"
+    " false, '0123456789ab', '{}')"
+)
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -89,7 +98,7 @@ class LogDatabase:
         )
         try:
             async with pool.acquire(timeout=connect_timeout_s) as connection:
-                await migrate(connection)
+                await migrate(connection, timeout_s=timeout_s)
         except BaseException:
             pool.terminate()
             raise
@@ -131,6 +140,7 @@ class LogDatabase:
                 raise
             each = lines.splitlines(keepends=True)
             if len(each) <= 1:
+                await self._probe(connection)
                 return Written(0, ((lines, f"{type(error).__name__}: {error}"),))
         finally:
             await self._pool.release(connection, timeout=self._timeout_s)
@@ -138,9 +148,18 @@ class LogDatabase:
         first = await self._write_or_bisect(b"".join(each[:middle]))
         return _sum(first, await self._write_or_bisect(b"".join(each[middle:])))
 
+    async def _probe(self, connection: Connection) -> None:
+        """Make sure that it was the record's fault, and not that of a table which takes no row at all."""
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(limits(self._timeout_s) + _PROBE)
+        finally:
+            await transaction.rollback()
+
     async def _write(self, connection: Connection, lines: bytes) -> int:
         async with connection.transaction():
-            await connection.execute(_STAGE)
+            await connection.execute(limits(self._timeout_s) + _STAGE)
             await connection.copy_to_table(
                 "request_logs_staging", source=_whole(lines), format="csv", quote=_QUOTE, delimiter=_DELIMITER
             )

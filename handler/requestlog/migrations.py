@@ -16,6 +16,7 @@ from typing import TypeAlias
 import asyncpg
 
 from handler.errors import ConfigurationError
+from handler.requestlog.transaction import limits
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -56,11 +57,16 @@ MIGRATIONS: tuple[str, ...] = (
 )
 """Migration n brings version n - 1 to n. A released one is never edited: add another."""
 
+TIMEOUT_S = 30.0
 _ADVISORY_LOCK = 0x70696C6F74  # "pilot"
 
 
-async def migrate(connection: Connection, migrations: tuple[str, ...] = MIGRATIONS) -> int:
+async def migrate(
+    connection: Connection, migrations: tuple[str, ...] = MIGRATIONS, *, timeout_s: float = TIMEOUT_S
+) -> int:
     """Bring the database to the last version, and return how many migrations that took.
+
+    A statement, waiting for others included, may take `timeout_s`; so may this process between two.
 
     Raises:
         ConfigurationError: the database is newer than this program.
@@ -68,6 +74,7 @@ async def migrate(connection: Connection, migrations: tuple[str, ...] = MIGRATIO
     if await _version(connection, len(migrations)) == len(migrations):
         return 0
     async with connection.transaction():
+        await connection.execute(limits(timeout_s))
         # Of the transaction, not of the session: it works behind a pooler, and dies with the connection.
         await connection.execute("select pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
         await connection.execute(

@@ -1,9 +1,13 @@
-"""One file of the spool, owned by one process through `flock`: frames of [length | crc32 | records | payload].
+"""One file of the spool, owned by one process through `flock`: frames of [marker | length | crc32 | records | payload].
 
 Of records it knows how many a payload holds: those that were appended together, and are there all or not at all. The
 checksum is that of the payload, begun with their number. A segment belongs to the thread that appends to it or reads
 it, one at a time. The kernel releases the lock when its process dies, however it dies; that is how others learn that a
 segment is an orphan.
+
+The marker is four bytes that each frame of this segment begins with: behind bytes that make no sense, a flipped bit
+in a length for instance, the next frame is where marker, length and checksum fit again. It comes from the random part
+of the file's name, so that nobody can send a prompt that reads like a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 
 from handler.errors import SpoolError
 
-_HEADER = struct.Struct("<III")
+FRAME_HEADER = struct.Struct("<4sIII")
 _CHUNK_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class Segment:
         self.read_offset = 0
         self.pending_records = 0
         self._descriptor = descriptor
+        self._marker = zlib.crc32(path.name.encode()).to_bytes(4, "little")
 
     @classmethod
     def create(cls, path: Path) -> Segment | None:
@@ -59,7 +64,7 @@ class Segment:
     def adopt(cls, path: Path) -> Segment | None:
         """The segment of a process that is gone, its frames counted; None while somebody owns it.
 
-        What follows the last whole frame is cut off with a warning: the process died while it wrote.
+        What follows the last whole frame is left out with a warning: the process died while it wrote.
 
         Raises:
             SpoolError: the file cannot be read.
@@ -73,27 +78,22 @@ class Segment:
         if not _lock(descriptor, path):
             return None
         segment = cls(path, descriptor)
-        file_bytes = segment.size_bytes = os.fstat(descriptor).st_size
-        end = 0
-        for payload, records, frame_end in segment._frames():
-            end = frame_end
-            segment.pending_records += records if payload is not None else 0
-        segment.size_bytes = end
-        if end < file_bytes:
-            _log.warning("spool segment %s: dropped %d bytes of a torn last frame", path.name, file_bytes - end)
+        try:
+            segment._count_frames()
+        except OSError as error:
+            segment.close()
+            raise SpoolError(f"cannot read {path}: {error}") from error
         return segment
 
-    def append(self, payload: bytes, records: int, *, sync: bool) -> None:
+    def append(self, payload: bytes, records: int) -> None:
         """Write one frame behind all others.
 
         Raises:
             SpoolError: the frame is not there, and nothing of it is.
         """
-        frame = _HEADER.pack(len(payload), zlib.crc32(payload, records), records) + payload
+        frame = FRAME_HEADER.pack(self._marker, len(payload), zlib.crc32(payload, records), records) + payload
         try:
             write_whole(self._descriptor, frame)
-            if sync:
-                os.fdatasync(self._descriptor)
         except OSError as error:
             # A part of a frame would hide all later ones from whoever reads them.
             with contextlib.suppress(OSError):
@@ -109,20 +109,21 @@ class Segment:
     def read(self, max_records: int, max_bytes: int) -> tuple[list[bytes], int, int]:
         """The payloads of the next frames, their number of records, and the offset behind them; at least one frame.
 
-        A frame whose checksum is wrong is left out with a warning.
+        Bytes that are no whole frame are passed over with a warning.
         """
         payloads: list[bytes] = []
         num_records = 0
         end = start = self.read_offset
-        for payload, records, frame_end in self._frames():
+        for payload, records, frame_start, frame_end in self._frames():
             if payloads and (num_records + records > max_records or frame_end - start > max_bytes):
                 break
-            if payload is None:
-                _log.warning("spool segment %s: dropped a corrupt frame of %d bytes", self.path.name, frame_end - end)
-            else:
-                payloads.append(payload)
-                num_records += records
+            self._warn_of_gap(end, frame_start)
+            payloads.append(payload)
+            num_records += records
             end = frame_end
+        else:
+            self._warn_of_gap(end, self.size_bytes)
+            end = self.size_bytes
         return payloads, num_records, end
 
     def acknowledge(self, records: int, end: int) -> None:
@@ -157,29 +158,46 @@ class Segment:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _frames(self) -> Iterator[tuple[bytes | None, int, int]]:
-        """Each whole frame from `read_offset` on as (payload or None if corrupt, its records, offset behind it)."""
-        offset = self.read_offset
-        while offset + _HEADER.size <= self.size_bytes:
-            chunk = os.pread(self._descriptor, min(_CHUNK_BYTES, self.size_bytes - offset), offset)
-            begin = 0
-            while begin + _HEADER.size <= len(chunk):
-                length, checksum, records = _HEADER.unpack_from(chunk, begin)
-                end = begin + _HEADER.size + length
-                # Zeros are what a file system may leave behind a power cut; they would pass for empty frames.
-                if length == 0 or offset + end > self.size_bytes:
-                    return
-                if end > len(chunk):
-                    if begin:
-                        break
-                    chunk = os.pread(self._descriptor, end, offset)
-                payload = chunk[begin + _HEADER.size : end]
-                whole = len(payload) == length and zlib.crc32(payload, records) == checksum
-                yield (payload if whole else None), records, offset + end
-                begin = end
-            if begin == 0:
-                return  # somebody has cut the file
-            offset += begin
+    def _frames(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Each whole frame from `read_offset` on: its payload, its records, where it begins, and where it ends."""
+        offset = chunk_offset = self.read_offset
+        chunk = b""
+        wanted = FRAME_HEADER.size
+        while offset + FRAME_HEADER.size < self.size_bytes:
+            if offset + wanted > chunk_offset + len(chunk):
+                chunk_offset = offset
+                chunk = os.pread(self._descriptor, min(max(wanted, _CHUNK_BYTES), self.size_bytes - offset), offset)
+                if len(chunk) < wanted:
+                    return  # somebody has cut the file
+            begin = offset - chunk_offset
+            marker, length, checksum, records = FRAME_HEADER.unpack_from(chunk, begin)
+            wanted = FRAME_HEADER.size + length
+            if marker == self._marker and length and offset + wanted <= self.size_bytes:
+                if begin + wanted > len(chunk):
+                    continue  # with a chunk that holds all of it
+                payload = chunk[begin + FRAME_HEADER.size : begin + wanted]
+                if zlib.crc32(payload, records) == checksum:
+                    yield payload, records, offset, offset + wanted
+                    offset += wanted
+                    wanted = FRAME_HEADER.size
+                    continue
+            wanted = FRAME_HEADER.size
+            found = chunk.find(self._marker, begin + 1)
+            offset = chunk_offset + (found if found >= 0 else max(begin + 1, len(chunk) - len(self._marker) + 1))
+
+    def _count_frames(self) -> None:
+        """Find out what is in the file, and where the last whole frame ends."""
+        end = 0
+        file_bytes = self.size_bytes = os.fstat(self._descriptor).st_size
+        for _, records, _, frame_end in self._frames():
+            end = frame_end
+            self.pending_records += records
+        self.size_bytes = end
+        self._warn_of_gap(end, file_bytes)
+
+    def _warn_of_gap(self, start: int, end: int) -> None:
+        if start < end:
+            _log.warning("spool segment %s: dropped %d bytes that are no whole frame", self.path.name, end - start)
 
 
 def write_whole(descriptor: int, data: bytes) -> None:

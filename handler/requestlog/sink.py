@@ -2,7 +2,8 @@
 
 Owns the spool and the one task that empties it. Knows no SQL and no HTTP. Everything runs on the event loop;
 looking for orphans and importing the driver happen in a worker thread. The database may be absent at any
-time, at the start too: records wait in the spool while the task tries again, with growing pauses.
+time, at the start too: records wait in the spool while the task tries again, with growing pauses. At the end
+they wait for the next process, or leave as lines where there is no hope that one will find them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from handler.errors import SpoolError
 from handler.requestlog.facts import Facts
 from handler.requestlog.failure import describe_failure
 from handler.requestlog.record import Record
-from handler.requestlog.spool import Spool
+from handler.requestlog.spill import spill
+from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
 
 if TYPE_CHECKING:
     from handler.requestlog.database import LogDatabase
@@ -32,6 +35,8 @@ CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 30.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 15.0
+ADOPTION_INTERVAL_S = 60.0
+SPILL_TIMEOUT_S = 5.0
 _TASK_END_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -58,6 +63,9 @@ class LogSink:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
+        adoption_interval_s: float = ADOPTION_INTERVAL_S,
+        spill_descriptor: int | None = None,
+        spill_timeout_s: float = SPILL_TIMEOUT_S,
     ) -> None:
         """Prepare; nothing happens before `start`.
 
@@ -73,6 +81,9 @@ class LogSink:
             connect_timeout_s: for an attempt to connect.
             statement_timeout_s: for each statement.
             longest_pause_s: between two attempts.
+            adoption_interval_s: between two looks for what other processes, dead by now, left in the same directory.
+            spill_descriptor: takes what is left at `close`, a JSON line for each record; None leaves it in the spool.
+            spill_timeout_s: for all of that.
         """
         self.rows_written_total = 0
         self.rejected_total = 0
@@ -87,6 +98,10 @@ class LogSink:
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._longest_pause_s = longest_pause_s
+        self._adoption_interval_s = adoption_interval_s
+        self._spill_descriptor = spill_descriptor
+        self._spill_timeout_s = spill_timeout_s
+        self._next_adoption_s = 0.0
         self._database: LogDatabase | None = None
         self._task: asyncio.Task[None] | None = None
         self._attempts = 0
@@ -103,14 +118,19 @@ class LogSink:
         return self._spool.pending_records
 
     @property
+    def spool_bytes(self) -> int:
+        """What they take on disk, with what was shipped and not yet deleted."""
+        return self._spool.size_bytes
+
+    @property
     def connected(self) -> bool:
         """Whether the last thing heard from the database was good."""
         return self._database is not None
 
     async def start(self) -> None:
         """Begin to ship. Returns at once, whatever the database does."""
-        if self._url is not None:
-            self._task = asyncio.create_task(self._run(self._url), name="request-log")
+        work = self._adopt() if self._url is None else self._run(self._url)
+        self._task = asyncio.create_task(work, name="request-log")
 
     def submit(self, *entries: Facts | Record) -> None:
         """Keep a record for each entry. When this returns, they survive the end of this process.
@@ -127,7 +147,7 @@ class LogSink:
         Returns:
             False if that took longer than `timeout_s`. True at once where there is no database to write to.
         """
-        if self._task is None:
+        if self._task is None or self._url is None:
             return self._url is None
         self._flushers += 1
         self._hurried.set()
@@ -148,16 +168,14 @@ class LogSink:
                 self._hurried.clear()
 
     async def close(self, timeout_s: float) -> bool:
-        """Flush for `timeout_s` at most, then stop; what is left waits on disk for the next process.
+        """Flush for `timeout_s` at most, then stop; what is left waits on disk for the next process, or is spilled.
 
-        Takes at most about two seconds more than `timeout_s`, however the database behaves.
+        Takes at most about two seconds more than `timeout_s`, however the database behaves, and `spill_timeout_s`.
 
         Returns:
             What `flush` returned.
         """
         flushed = await self.flush(timeout_s)
-        if not flushed:
-            _log.warning("request log closed with %d records left in the spool", self.spooled_records)
         database, self._database = self._database, None
         if database is not None and not flushed:
             database.terminate()  # or the cancellation below would wait for a server that does not answer
@@ -167,6 +185,11 @@ class LogSink:
             await asyncio.wait({self._task}, timeout=_TASK_END_S)
         if database is not None:
             await database.close()
+        if not flushed:
+            if self._spill_descriptor is not None:
+                spill(self._spool, self._spill_descriptor, self._spill_timeout_s)
+            if self.spooled_records:
+                _log.warning("request log closed with %d records left in the spool", self.spooled_records)
         self._spool.close()
         return flushed
 
@@ -175,7 +198,8 @@ class LogSink:
         while not self._closing:
             known_url = url if isinstance(url, str) else None
             try:
-                await self._adopt()
+                if not self._adopted.is_set():
+                    await self._adopt()
                 known_url = url if isinstance(url, str) else await url()
                 self._database = await self._connect(known_url)
                 self.last_error = None
@@ -189,9 +213,15 @@ class LogSink:
                 await self._pause()
 
     async def _adopt(self) -> None:
-        if not self._adopted.is_set():
-            self._spool.take_over(await asyncio.to_thread(self._spool.find_orphans))
-            self._adopted.set()
+        self._next_adoption_s = time.monotonic() + self._adoption_interval_s
+        try:
+            orphans = await asyncio.to_thread(self._spool.find_orphans)
+            self._spool.take_over(orphans)
+            if len(orphans) >= ORPHANS_AT_ONCE:
+                self._next_adoption_s = 0.0  # there may be more, once these are shipped
+        except SpoolError as error:  # what this process has spooled can be shipped all the same
+            _log.warning("%s", error)
+        self._adopted.set()
 
     async def _connect(self, url: str) -> LogDatabase:
         # The driver takes 40 ms to import: not before the function listens, and not on the event loop.
@@ -217,8 +247,19 @@ class LogSink:
                 self.rejected_total += len(written.refused)
                 self._attempts = 0
                 self._settled.set()
-            await self._spooled.wait()
+            if await self._waits_long():
+                await self._adopt()
+                continue
             await self._unless_hurried(round_end_s - time.monotonic())
+
+    async def _waits_long(self) -> bool:
+        """Wait for something to ship; True when it is time to look for what others left, be there something or not."""
+        try:
+            async with asyncio.timeout(self._next_adoption_s - time.monotonic()):
+                await self._spooled.wait()
+        except TimeoutError:
+            return True
+        return time.monotonic() >= self._next_adoption_s
 
     async def _pause(self) -> None:
         """Wait before the next attempt: twice as long each time up to a limit, not in step with others."""

@@ -4,20 +4,23 @@ Knows no database. All methods belong to one thread, the event loop's, except `f
 nothing but the directory and may run in a worker thread.
 
 What survives: a record whose `append` has returned outlives this process, however it ends, because the kernel
-has its bytes. It outlives a crash of the machine only with `fsync=True`, which costs a disk flush for each
-request. Several processes may share the directory: each segment is locked by its owner, and a process that
-starts adopts those whose owner is gone. Acknowledged frames may still be on disk when a process dies, so that
-they are shipped a second time; the primary key makes that harmless.
+has its bytes. The last seconds do not outlive a crash of the kernel or a power cut: nothing here waits for the
+disk, and what the kernel had not written by then is dropped as a torn end when the segment is read. Several
+processes may share the directory: each segment is locked by its owner, and those whose owner is gone are
+adopted by another. Acknowledged frames may still be on disk when a process dies, so that they are shipped a
+second time; the primary key makes that harmless.
 
-Files: `<uuid7>.spool` are segments, one open descriptor each; `rejected.jsonl` holds what PostgreSQL refused,
-one JSON object per line with `error` and `record`, for a human to read; nothing here reads or removes it.
+What it takes on disk is bounded: past `max_bytes` of segments `append` refuses, and past `rejected_bytes` a rejected
+record becomes a line in the function's own log instead.
+
+Files: `<uuid7>.spool` are segments, one open descriptor each; `rejected.jsonl` holds what PostgreSQL refused, with
+`error` and `record`.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,11 +31,15 @@ from handler.errors import SpoolError
 from handler.requestlog.facts import Facts
 from handler.requestlog.line import decode, encode
 from handler.requestlog.record import Record, new_id
-from handler.requestlog.segment import Segment, write_whole
+from handler.requestlog.rejected import REJECTED_BYTES, RejectedFile
+from handler.requestlog.segment import FRAME_HEADER, Segment
 
+MAX_BYTES = 1024 * 1024 * 1024
 SEGMENT_BYTES = 8 * 1024 * 1024
+_LEAST_SEGMENTS = 8
+ORPHANS_AT_ONCE = 64
+"""Each takes a descriptor, and each function that was killed while its database was away has left one."""
 SUFFIX = ".spool"
-REJECTED = "rejected.jsonl"
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +68,22 @@ class Spool:
         settled_records: how many of them left, by `acknowledge`.
     """
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int = MAX_BYTES,
+        segment_bytes: int = SEGMENT_BYTES,
+        rejected_bytes: int = REJECTED_BYTES,
+    ) -> None:
         """Create the directory, readable by its owner only, and the first segment.
+
+        Args:
+            directory: may be shared with other processes.
+            max_bytes: of all segments of this process together, adopted ones included.
+            segment_bytes: a segment of that size gets a successor. It is smaller where `max_bytes` is small: a segment
+                counts as a whole until all of it is shipped.
+            rejected_bytes: of `rejected.jsonl`, which all processes share.
 
         Raises:
             SpoolError: the directory cannot be made or written.
@@ -74,9 +95,11 @@ class Spool:
         self.directory = directory
         self.appended_records = 0
         self.settled_records = 0
-        self._segment_bytes = segment_bytes
-        self._fsync = fsync
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
+        self._rejected = RejectedFile(directory, rejected_bytes)
         self._sealed: deque[Segment] = deque()
+        self._sealed_bytes = 0
         self._active_is_usable = True
         self._active = self._new_segment()
         self._unacknowledged: Batch | None = None
@@ -86,26 +109,34 @@ class Spool:
         """Records that are not acknowledged."""
         return self.appended_records - self.settled_records
 
+    @property
+    def size_bytes(self) -> int:
+        """What all segments of this process take on disk."""
+        return self._sealed_bytes + self._active.size_bytes
+
     def append(self, *entries: Facts | Record) -> None:
         """Keep a record for each entry; when this returns, they survive the end of this process.
 
         Raises:
-            SpoolError: they could not be kept, and nothing of them was.
+            SpoolError: they could not be kept, or the spool is full, and nothing of them was kept.
         """
         if not entries:
             return  # a frame without records would look like the zeros that a power cut leaves
         payload = encode(entries)
+        added_bytes = len(payload) + FRAME_HEADER.size
+        if self.size_bytes + added_bytes > self._max_bytes:
+            raise SpoolError(f"{self.directory} is full: it holds {self.size_bytes} bytes of {self._max_bytes} allowed")
         if self._active.size_bytes >= self._segment_bytes or not self._active_is_usable:
             self._roll()
         try:
-            self._active.append(payload, len(entries), sync=self._fsync)
+            self._active.append(payload, len(entries))
         except SpoolError:
             self._active_is_usable = self._active.is_intact()
             raise
         self.appended_records += len(entries)
 
-    def find_orphans(self) -> list[Segment]:
-        """Lock and count the segments whose process is gone, oldest first. May run in any thread.
+    def find_orphans(self, most: int = ORPHANS_AT_ONCE) -> list[Segment]:
+        """Lock and count the segments whose process is gone, oldest first, no more than `most`. May run in any thread.
 
         A segment that cannot be read stays where it is, with a warning.
 
@@ -116,8 +147,10 @@ class Spool:
             paths = sorted(self.directory.glob(f"*{SUFFIX}"))
         except OSError as error:
             raise SpoolError(f"cannot list {self.directory}: {error}") from error
-        orphans = []
+        orphans: list[Segment] = []
         for path in paths:
+            if len(orphans) == most:
+                break
             try:
                 segment = Segment.adopt(path)
             except SpoolError as error:
@@ -133,6 +166,7 @@ class Spool:
             num_records = sum(segment.pending_records for segment in orphans)
             self.appended_records += num_records
             self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
+            self._measure_sealed()
             _log.info("adopted %d spool segments with %d records", len(orphans), num_records)
 
     def read(self, max_records: int, max_bytes: int) -> Batch | None:
@@ -140,47 +174,45 @@ class Spool:
 
         A payload that does not consist of lines is set aside as rejected.
 
+        A segment that cannot be read is left alone, so that it does not hold up the others: `find_orphans` tries again.
+
         Raises:
-            SpoolError: a segment cannot be read, or `rejected.jsonl` cannot be written.
+            SpoolError: it was the one that is written to, and there cannot be another.
         """
-        if self._unacknowledged is None:
+        while self._unacknowledged is None:
             self._delete_finished()
             segment = self._sealed[0] if self._sealed else self._active
             if segment.read_offset == segment.size_bytes:
-                return None
+                break
             try:
                 payloads, num_records, end = segment.read(max_records, max_bytes)
             except OSError as error:
-                raise SpoolError(f"cannot read {segment.path}: {error}") from error
-            self._unacknowledged = Batch(tuple(self._lines(payloads)), num_records, segment, end)
+                _log.error("cannot read %s: %s", segment.path, error)
+                self._abandon(segment)
+                continue
+            batch = Batch(tuple(self._lines(payloads)), num_records, segment, end)
+            if batch.payloads:
+                self._unacknowledged = batch
+            else:
+                self._forget(batch)
         return self._unacknowledged
 
     def acknowledge(self, batch: Batch) -> None:
-        """Forget the batch that `read` returned last: PostgreSQL has it, or it was rejected.
-
-        Raises:
-            SpoolError: its segment cannot be deleted.
-        """
+        """Forget the batch that `read` returned last: PostgreSQL has it, or it was rejected."""
         assert batch is self._unacknowledged, "only the batch read last can be acknowledged"
         self._unacknowledged = None
-        before = batch.segment.pending_records
-        batch.segment.acknowledge(batch.num_records, batch.end_offset)
-        self.settled_records += before - batch.segment.pending_records
+        self._forget(batch)
         self._delete_finished()
 
     def reject(self, line: bytes, reason: str) -> None:
-        """Set aside a line that PostgreSQL refuses for what it holds.
-
-        Raises:
-            SpoolError: `rejected.jsonl` cannot be written.
-        """
+        """Set aside a line that PostgreSQL refuses for what it holds."""
         try:
             record = decode(line)
         except SpoolError as error:
-            self._set_aside_payload(line, f"{error}; {reason}")
+            self._reject_payload(line, f"{error}; {reason}")
             return
         _log.error("request log record %s rejected: %s", record.id, reason)
-        self._set_aside({"error": reason, "record": record})
+        self._rejected.add({"error": reason, "record": record})
 
     def close(self) -> None:
         """Give up all segments; those with records left wait for the next process, the others are deleted."""
@@ -204,30 +236,38 @@ class Spool:
         self._sealed.append(self._active)
         self._active = segment
         self._active_is_usable = True
+        self._measure_sealed()
+
+    def _abandon(self, segment: Segment) -> None:
+        """Give up a segment with all that is in it, the oldest one."""
+        if segment is self._active:
+            self._roll()
+        self.settled_records += segment.pending_records
+        self._sealed.popleft().close()
+
+    def _forget(self, batch: Batch) -> None:
+        before = batch.segment.pending_records
+        batch.segment.acknowledge(batch.num_records, batch.end_offset)
+        self.settled_records += before - batch.segment.pending_records
 
     def _delete_finished(self) -> None:
         while self._sealed and self._sealed[0].read_offset == self._sealed[0].size_bytes:
-            self._sealed.popleft().delete()
+            try:
+                self._sealed.popleft().delete()
+            except SpoolError as error:  # mostly it is empty by now, and at worst its records are shipped once more
+                _log.warning("%s", error)
+        self._measure_sealed()
+
+    def _measure_sealed(self) -> None:
+        self._sealed_bytes = sum(segment.size_bytes for segment in self._sealed)
 
     def _lines(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
         for payload in payloads:
             if payload.endswith(b"\n"):
                 yield payload
             else:  # it would spoil the first line of the one behind it
-                self._set_aside_payload(payload, "not a record: there is no line end")
+                self._reject_payload(payload, "not a record: there is no line end")
 
-    def _set_aside_payload(self, payload: bytes, reason: str) -> None:
+    def _reject_payload(self, payload: bytes, reason: str) -> None:
         _log.error("spooled bytes rejected: %s", reason)
-        self._set_aside({"error": reason, "payload": base64.b64encode(payload).decode()})
-
-    def _set_aside(self, line: dict[str, object]) -> None:
-        path = self.directory / REJECTED
-        data = msgspec.json.encode(line) + b"\n"
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                write_whole(descriptor, data)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise SpoolError(f"cannot write {path}: {error}") from error
+        self._rejected.add({"error": reason, "payload": base64.b64encode(payload).decode()})

@@ -41,6 +41,7 @@ def test_all_is_good(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path)
         "llama: LlamaForCausalLM on cpu, float32, quantization int8, 1024 tokens"
     )
     assert report["spool"]["detail"].startswith(str(tmp_path / "home" / "spool"))
+    assert report["spool"]["detail"].endswith(" GiB free")
 
 
 def test_the_device_is_named_and_a_missing_one_is_wrong(
@@ -125,6 +126,7 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(
     report = check(capsysbinary, 1)
     assert not report["database"]["is_good"]
     assert "hunter2" not in json.dumps(report)
+    assert report["spool"]["detail"].endswith("goes to standard output, for no SPOOL_DIR is named")
 
 
 def test_a_spool_that_is_no_directory(

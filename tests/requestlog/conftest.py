@@ -12,6 +12,8 @@ import pytest
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.migrations import migrate
 from tests.postgres import postgres_server, postgres_url
+from tests.requestlog.outage import Database
+from tests.requestlog.proxy import Proxy
 
 __all__ = ["postgres_server", "postgres_url"]
 
@@ -57,3 +59,22 @@ async def log_connection(connection: asyncpg.Connection) -> asyncpg.Connection:
     """A connection to a database that has the schema."""
     await migrate(connection)
     return connection
+
+
+@pytest.fixture(scope="session")
+def database(initialised_home: Path) -> Iterator[Database]:
+    """A server of its own, for tests that kill it, with a proxy in front."""
+    home = Path(tempfile.mkdtemp(prefix="pilotlight-home-"))
+    home.chmod(0o711)
+    subprocess.run(["cp", "-a", initialised_home / "postgres", home], check=True)
+    database = Database(home)
+    yield database
+    database.stop()
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+async def proxy(database: Database) -> AsyncIterator[Proxy]:
+    """In front of `database`, in good health."""
+    async with database.proxy as proxy:
+        yield proxy

@@ -15,9 +15,10 @@ import pytest
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
+from handler.requestlog.rejected import REJECTED
 from handler.requestlog.segment import Segment
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import REJECTED, SUFFIX, Spool
+from handler.requestlog.spool import SUFFIX, Spool
 from tests.requestlog.records import full_record, make_record
 from tests.requestlog.waiting import until
 
@@ -178,7 +179,7 @@ async def test_lines_that_are_no_records_are_set_aside_alone(tmp_path, postgres_
     bad = [b"\\.\n", b"{\n", b"1\n", b"\xff\n", b"\x01\n", b'{"id": "x"}\n']
     segment = Segment.create(tmp_path / f"0{SUFFIX}")
     assert segment is not None
-    segment.append(b"".join([encode(good[:1]), *bad, encode(good[1:])]), 3 + len(bad), sync=False)
+    segment.append(b"".join([encode(good[:1]), *bad, encode(good[1:])]), 3 + len(bad))
     segment.close()
     async with running(tmp_path, postgres_url) as sink:
         assert await sink.flush(20)

@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from handler.errors import SpoolError
 from handler.requestlog.line import encode
 from handler.requestlog.record import Record
+from handler.requestlog.rejected import REJECTED
 from handler.requestlog.segment import Segment
-from handler.requestlog.spool import REJECTED, SUFFIX, Batch, Spool
+from handler.requestlog.spool import SUFFIX, Batch, Spool
 from tests.requestlog.records import make_record, records_of
 
 SMALL = 800  # a segment of five records
@@ -183,7 +184,7 @@ def test_a_corrupt_last_frame_is_dropped_with_a_warning(tmp_path, caplog):
     path.write_bytes(data)
     with caplog.at_level(logging.WARNING):
         assert [record.request_id for record in replay(tmp_path)] == ["req-0", "req-1"]
-    assert "corrupt frame" in caplog.text
+    assert "bytes that are no whole frame" in caplog.text
     assert segments(tmp_path) == []
 
 
@@ -200,8 +201,8 @@ def test_zeros_behind_the_last_frame_are_no_frames(tmp_path):
 def test_a_whole_frame_that_has_no_lines_is_set_aside(tmp_path, caplog):
     segment = Segment.create(tmp_path / f"0{SUFFIX}")
     assert segment is not None
-    segment.append(b"\x81\xa2id\xc0", 1, sync=False)
-    segment.append(encode([make_record(1)]), 1, sync=False)
+    segment.append(b"\x81\xa2id\xc0", 1)
+    segment.append(encode([make_record(1)]), 1)
     segment.close()
     assert [record.request_id for record in replay(tmp_path)] == ["req-1"]
     line = json.loads((tmp_path / REJECTED).read_text())
