@@ -15,7 +15,7 @@ import psutil
 from bench.children import OWN_MODULE, ServerChild, free_port, own_environment, run_script
 from bench.comparison import Comparison
 from bench.errors import BenchError
-from bench.http.plan import NO_LOG, ServerSpec, chat_body
+from bench.http.plan import API_KEY, NO_LOG, ServerSpec, chat_body
 from bench.http.wrk import run_wrk
 from bench.log.plan import Plan, Shipped, ShippingSpec
 from bench.log.postgres import Postgres, postgres_cpu_s
@@ -101,7 +101,7 @@ class LoggingServer:
     def _spooled_records(self) -> float:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10.0)
         try:
-            connection.request("GET", "/metrics")
+            connection.request("GET", "/metrics", headers={"authorization": f"Bearer {API_KEY}"})
             lines = connection.getresponse().read().splitlines()
         except (OSError, http.client.HTTPException) as error:
             raise BenchError(f"{self.name}: {error}") from error

@@ -218,7 +218,7 @@ async def _rest(port: int) -> dict[str, float]:
 def _metrics(port: int) -> dict[str, float]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30.0)
     try:
-        connection.request("GET", "/metrics")
+        connection.request("GET", "/metrics", headers={"authorization": f"Bearer {API_KEY}"})
         text = connection.getresponse().read().decode()
     except (OSError, http.client.HTTPException) as error:
         raise BenchError(f"/metrics did not answer: {error}") from error
