@@ -23,7 +23,7 @@ from tests.server import DEADLINE_S, ServerProcess, until
 
 KEY, WRONG_KEY, DATABASE, REDIS = "sk-hunter2-right", "sk-hunter2-wrong", "hunter2-database", "hunter2-redis"
 PROMPT = "hunter2-prompt"
-METADATA = "kept-on-purpose"
+METADATA = "kept on purpose'); drop table request_logs; --"
 
 TOOL = {"type": "function", "function": {"name": "f", "description": PROMPT, "parameters": {"type": "object"}}}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": PROMPT})}}

@@ -93,16 +93,18 @@ class Allowance:
         Raises:
             RateLimitError: the key has no request or no token left in this minute.
         """
+        refusal: RateLimitError | None = None
         if self._requests is not None:
             is_in = await self._counters.take(self._requests, 1)
             window = await self._counters.look(self._requests)
             self.headers = self._request_headers = _headers("requests", window)
-            if not is_in:
-                raise _refusal("requests", window, 1)
+            refusal = None if is_in else _refusal("requests", window, 1)
         if self._tokens is not None:
             window = await self._look_at_tokens(self._tokens)
             if not window.remaining:
-                raise _refusal("tokens", window, 1)
+                refusal = refusal or _refusal("tokens", window, 1)
+        if refusal is not None:
+            raise refusal
 
     async def reserve(self, num_prompt_tokens: int, num_completion_tokens: int, param: str) -> None:
         """Count tokens that the request is about to use; `param` is the field that says how long completions may get.

@@ -94,6 +94,8 @@ async def test_every_answer_says_what_is_left(served: Served) -> None:
         assert all(limits(response, "tokens")[0] == "100" for response in answers)
         stream = await post(application, TEXT | {"stream": True})
         assert (limits(stream, "requests")[1], limits(stream, "tokens")[:2]) == ("0", ("100", "82"))
+        refused = await post(application)
+        assert (refused.status_code, limits(refused, "tokens")[0]) == (429, "100")
         others = [await application.client.get(path) for path in ("/health", "/v1/models")]
         assert all("x-ratelimit-limit-requests" not in response.headers for response in others)
 
