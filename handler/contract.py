@@ -19,6 +19,7 @@ from handler.errors import (
     NotStoredError,
     OverloadedError,
     PilotlightError,
+    RequestTimeoutError,
     StartingError,
     StoppingError,
     UnknownModelError,
@@ -82,6 +83,7 @@ _BODY_ERRORS: tuple[type[PilotlightError], ...] = (
     UnknownModelError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,
+    RequestTimeoutError,
     DeadlineExceededError,
     EngineError,
 )

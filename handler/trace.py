@@ -14,6 +14,7 @@ from handler.errors import (
     AuthenticationError,
     ClientDisconnectedError,
     DeadlineExceededError,
+    RequestTimeoutError,
     UnavailableError,
 )
 from handler.requestlog.record import Record, Status, new_id
@@ -134,7 +135,7 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
 def _status_of(error: BaseException) -> Status:
     if isinstance(error, UnavailableError | AuthenticationError):
         return Status.REJECTED
-    if isinstance(error, DeadlineExceededError):
+    if isinstance(error, DeadlineExceededError | RequestTimeoutError):
         return Status.TIMEOUT
     if isinstance(error, ClientDisconnectedError):
         return Status.CANCELLED

@@ -21,6 +21,7 @@ _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`
 _NAMED = re.compile(r"field `(?P<field>[^`]*)`")
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # ValidationError is a DecodeError
 _ESCAPED_COLON = re.compile(rb"(?<!\\)(?:\\\\)*\\u003[aA]")
+_BACKSLASH = ord("\\")
 _TOO_DEEP = "nested too deeply; 250 levels of arrays and objects are taken"
 _encode = msgspec.json.Encoder().encode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -75,7 +76,7 @@ def _check_members(body: bytes) -> None:
     Written again, JSON has as many colons as before, unless a member was lost: no other look at most bodies is needed.
     """
     num_colons = body.count(b":")
-    if b"\\u003" in body:
+    if _BACKSLASH in body:
         num_colons += len(_ESCAPED_COLON.findall(body))
     if _rewritten(body).count(b":") != num_colons:
         path = repeated_name(body)
