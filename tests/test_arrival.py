@@ -146,6 +146,22 @@ async def test_a_request_behind_one_that_takes_long_is_not_late() -> None:
     assert (await connection.ask(b"def")).endswith(b"got abcdef")
 
 
+async def test_a_body_is_not_late_because_nobody_reads_it() -> None:
+    may_read = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await may_read.wait()
+        await answer(send, b"got %d" % len(await read_body(scope, receive, 1 << 20)))
+
+    connection = connected(app, idle_s=60, arrival_s=0.05)
+    connection.protocol.data_received(HEAD + b"content-length: 100000\r\n\r\n" + bytes(90_000))
+    assert connection.wire.is_paused
+    await asyncio.sleep(0.12)
+    may_read.set()
+    await turn_until(lambda: not connection.wire.is_paused)
+    assert (await connection.ask(bytes(10_000))).endswith(b"got 100000")
+
+
 async def test_the_rest_of_a_refused_body_is_dropped_in_time() -> None:
     connection = connected(idle_s=60, arrival_s=0.1)
     await connection.ask(HEAD + b"content-length: 100000\r\n\r\nabc")
