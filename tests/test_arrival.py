@@ -148,6 +148,7 @@ async def test_a_request_behind_one_that_takes_long_is_not_late() -> None:
     may_end.set()
     await turn_until(lambda: connection.state.total_requests == 1)
     assert (await connection.ask(b"def")).endswith(b"got abcdef")
+    assert not connection.wire.is_closed
 
 
 async def test_a_body_is_not_late_because_nobody_reads_it() -> None:
