@@ -13,6 +13,7 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
+from handler.engine.json_file import read_json
 from handler.errors import CorruptSnapshotError
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -84,10 +85,7 @@ def _weight_map(directory: Path) -> dict[str, str] | None:
     path = directory / INDEX_FILE
     if not path.is_file():
         return None
-    try:
-        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
-    except msgspec.MsgspecError as error:
-        raise CorruptSnapshotError(f"{path} is no index: {error}") from error
+    weight_map = read_json(path, _Index, "index").weight_map
     for shard in weight_map.values():
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise CorruptSnapshotError(f"{path} names {shard!r}, which is no plain safetensors file name")
