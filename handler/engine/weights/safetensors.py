@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -18,6 +19,8 @@ from handler.errors import CorruptSnapshotError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+DAMAGED = (SafetensorError, OSError, ValueError, TypeError, RuntimeError)
+"""What the library raises, and torch below it."""
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -68,7 +71,20 @@ def iter_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for shard in shard_names(directory):
         with safe_open(directory / shard, framework="pt", device="cpu") as file:
             for name in file.keys():  # noqa: SIM118  # safe_open has keys() and is no mapping
-                yield name, file.get_tensor(name)
+                yield name, read_tensor(file, name, directory / shard)
+
+
+def read_tensor(file: Any, name: str, path: Path) -> torch.Tensor:
+    """One tensor of an open file, a view of it.
+
+    Raises:
+        CorruptSnapshotError: the file has a shape for it that no tensor can have.
+    """
+    try:
+        tensor: torch.Tensor = file.get_tensor(name)
+    except DAMAGED as error:
+        raise CorruptSnapshotError(f"{path} is damaged at {name!r}: {error}") from error
+    return tensor
 
 
 def _tensor_names(path: Path) -> list[str]:
@@ -77,7 +93,7 @@ def _tensor_names(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return list(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise CorruptSnapshotError(f"{path} is damaged: {error}") from error
 
 
