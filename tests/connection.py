@@ -51,7 +51,7 @@ class Connection:
 
     def __init__(self, app: Callable[..., Any], protocol: type[HttpToolsProtocol] | None = None) -> None:
         http = gathering_protocol(Limits()) if protocol is None else protocol
-        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None)
+        config = uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None)
         config.load()
         self.state = ServerState()
         self.state.default_headers = [(b"date", b"today")]
