@@ -20,6 +20,7 @@ from handler.errors import (
     OverloadedError,
     PilotlightError,
     RateLimitError,
+    RequestTimeoutError,
     StartingError,
     StoppingError,
     UnknownModelError,
@@ -83,6 +84,7 @@ _BODY_ERRORS: tuple[type[PilotlightError], ...] = (
     BodyTooLargeError,
     UnsupportedMediaTypeError,
     RateLimitError,
+    RequestTimeoutError,
     DeadlineExceededError,
     EngineError,
 )

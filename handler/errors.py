@@ -14,6 +14,8 @@ PilotlightError
 │   ├── NotStoredError          asks for something that an earlier request made
 │   ├── AuthenticationError
 │   ├── BodyTooLargeError
+│   ├── HeadTooLargeError
+│   ├── RequestTimeoutError     its body, or its head, took too long to arrive
 │   └── UnsupportedMediaTypeError
 ├── UnavailableError            try again later; may say when in `retry_after_s`
 │   ├── OverloadedError
@@ -122,6 +124,18 @@ class BodyTooLargeError(RequestError):
     """The body exceeds MAX_BODY_BYTES."""
 
     code = "body_too_large"
+
+
+class HeadTooLargeError(RequestError):
+    """Request line and headers are longer than any that are meant."""
+
+    code = "head_too_large"
+
+
+class RequestTimeoutError(RequestError):
+    """The request did not arrive within BODY_TIMEOUT."""
+
+    code = "request_timeout"
 
 
 class UnsupportedMediaTypeError(RequestError):

@@ -1,35 +1,89 @@
 """uvicorn's HTTP protocol for many small answers: less work for each, and one write a connection and turn of the loop.
 
-What differs from uvicorn's own: bytes wait in an outbox, connections that idle share one timer, and the head of a
-response is checked for line ends as a whole instead of header by header. Its names are in small letters, as ASGI
-demands. Parsing, flow control and all that is rare are uvicorn's. Event loop only.
+What differs from uvicorn's own: bytes wait in an outbox, connections that idle share one timer, and a client cannot
+keep a connection for longer, or make the server hold more for it, than `Limits` say. Parsing, flow control and all that
+is rare are uvicorn's. Event loop only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
+import msgspec
 import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from handler.cycle import Cycle
+from handler.errors import (
+    HeadTooLargeError,
+    InvalidRequestError,
+    OverloadedError,
+    PilotlightError,
+    RequestTimeoutError,
+)
+from handler.http_errors import error_body, error_headers, http_error
 from handler.interruption import Delay
 from handler.outbox import BEFORE_WRITE, PUSHER, GatheringTransport, Outbox
+from handler.schema.codec import encode_json
 
-_SPECIAL_HEADERS = frozenset((b"connection", b"transfer-encoding"))
-_BODILESS = frozenset((204, 304))
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_PIPELINED = 64
+_MAX_DISCARDED_BYTES = 8 * 1024 * 1024
+_FRAMING = 8
+"""Bytes of a chunked body's framing that each of its own may bring: a body in chunks of one byte has six."""
 
 
-def gathering_protocol(idle_timeout_s: float) -> type[HttpToolsProtocol]:
-    """What uvicorn is to make for each connection. All share an outbox; those that idle for so long are closed."""
-    idle = Delay[GatheringProtocol](idle_timeout_s, GatheringProtocol.timeout_keep_alive_handler)
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client may ask of the server before it has asked for anything.
+
+    Attributes:
+        idle_s: seconds that a connection may be silent between requests, or before the first.
+        arrival_s: seconds that a request's head may take from its first byte on, and then its body.
+        connections: at most.
+    """
+
+    idle_s: float = 75.0  # longer than the usual 60 s of load balancers, which must be the ones to close
+    arrival_s: float = 60.0
+    connections: int = 1 << 20
+
+
+class _Awaited(enum.IntEnum):
+    """What has not come yet of the request that is being read."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
+
+
+_NOTHING, _HEAD, _BODY = _Awaited
+
+
+def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """What uvicorn is to make for each connection. All share an outbox and the timers."""
+    shared = _Shared(
+        limits,
+        Outbox(),
+        idle=Delay(limits.idle_s, GatheringProtocol.timeout_keep_alive_handler),
+        arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
+    )
     # Not a type, but uvicorn only ever calls it.
-    return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, outbox=Outbox(), idle=idle))
+    return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, shared=shared))
+
+
+class _Shared(msgspec.Struct, frozen=True):
+    """What all connections have together: silent ones are in `idle`, those with a part of a request in `arrival`."""
+
+    limits: Limits
+    outbox: Outbox
+    idle: Delay[GatheringProtocol]
+    arrival: Delay[GatheringProtocol]
 
 
 class GatheringProtocol(HttpToolsProtocol):
@@ -42,13 +96,18 @@ class GatheringProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        outbox: Outbox,
-        idle: Delay[GatheringProtocol],
+        shared: _Shared,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._outbox = outbox
-        self._idle = idle
-        self._running: RequestResponseCycle | None = None
+        self._outbox = shared.outbox
+        self._idle = shared.idle
+        self._arrival = shared.arrival
+        self._max_connections = shared.limits.connections
+        self._running: Cycle | None = None
+        self._awaited = _NOTHING
+        self._timed = _NOTHING  # what of the awaited the time of `_arrival` runs for
+        self._surplus_bytes = 0  # read of this request, beyond what its body explains
+        self._discarded_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the outbox between uvicorn and the transport."""
@@ -57,10 +116,14 @@ class GatheringProtocol(HttpToolsProtocol):
             BEFORE_WRITE: self._outbox.before_write,
             PUSHER: ChunkPusher(self.transport, self.flow),
         }
+        self._idle.begin(self, self.loop)
+        if len(self.connections) > self._max_connections:
+            self._refuse(OverloadedError(f"There are {self._max_connections} connections already", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._idle.end(self)
+        self._arrival.end(self)
         if self._running is not None and not self._running.response_complete:  # which need not be the newest one
             self._running.disconnected = True
             self._running.message_event.set()
@@ -70,8 +133,36 @@ class GatheringProtocol(HttpToolsProtocol):
         """Send what waits: the transport is about to close, and takes nothing from then on."""
         self._outbox.flush()
 
+    def data_received(self, data: bytes) -> None:
+        """Read what came; a client that has sent a part of a request has a time for the rest."""
+        scope = self.scope
+        super().data_received(data)
+        if self._awaited:
+            self._wait_for_more(len(data) if self.scope is scope else 0)  # or it was of earlier requests as well
+        elif self.cycle is None or self.cycle.response_complete:  # white space between requests
+            self._idle.begin(self, self.loop)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._awaited = _NOTHING
+        self._refuse(InvalidRequestError(msg))
+
+    def on_message_begin(self) -> None:
+        """Begin to read a request."""
+        super().on_message_begin()
+        self._awaited = _HEAD
+        self._surplus_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what comes behind the body is for nobody here."""
+        if self._awaited is _HEAD:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Run the application, or have it wait for the answer to the request before."""
+        self._awaited = _BODY
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise InvalidRequestError("Too many requests ahead of their answers")  # which the parser makes its own
         parser, scope = self.parser, self.scope
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -83,7 +174,7 @@ class GatheringProtocol(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         scope["extensions"] = self._extensions
         before = self.cycle
-        self.cycle = _Cycle(
+        self.cycle = cycle = Cycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -97,11 +188,36 @@ class GatheringProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
-            self._running = self.cycle
-            self._start_asgi_task(self.cycle, self.app)
+            self._running = cycle
+            self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, if somebody may still ask for it, and no more than a certain amount unread."""
+        cycle = self.cycle
+        self._surplus_bytes -= _FRAMING * len(body)
+        if cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > _MAX_DISCARDED_BYTES:
+                self.transport.close()
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The request is here."""
+        self._awaited = _NOTHING
+        if self._timed:
+            self._timed = _NOTHING
+            self._arrival.end(self)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or wait for one."""
@@ -110,13 +226,55 @@ class GatheringProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._running, app = self.pipeline.pop()
-            self._start_asgi_task(self._running, app)
-        else:
+            cycle, app = self.pipeline.pop()
+            assert isinstance(cycle, Cycle)
+            self._running = cycle
+            self._start_asgi_task(cycle, app)
+        elif not self._awaited:
             self._idle.begin(self, self.loop)
+
+    def on_late(self) -> None:
+        """The request that has begun is not here in time."""
+        self._timed = _NOTHING
+        if self.transport.is_closing():
+            return
+        cycle = cast("Cycle", self.cycle)
+        is_busy = self._running is not None and not self._running.response_complete
+        if self.flow.read_paused or (is_busy and self._running is not cycle) or (is_busy and self._awaited is _HEAD):
+            self._wait_for_more(0)  # it may have come, but is not read before the answer to the one before is out
+        elif self._awaited is _HEAD:
+            self._refuse(RequestTimeoutError("The request took too long to arrive"))
+        elif cycle.response_complete:
+            self.transport.close()
+        else:
+            cycle.give_up()
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle.end(self)
+
+    def _wait_for_more(self, num_bytes: int) -> None:
+        self._surplus_bytes += num_bytes
+        if self._surplus_bytes > _MAX_HEAD_BYTES:
+            self._refuse(HeadTooLargeError(f"The head of the request is larger than {_MAX_HEAD_BYTES} bytes"))
+        elif self._timed is not self._awaited:
+            self._timed = self._awaited
+            self._arrival.end(self)
+            self._arrival.begin(self, self.loop)
+
+    def _refuse(self, error: PilotlightError) -> None:
+        """Answer what never becomes a request, and close; within another request's answer only close."""
+        is_busy = self._running is not None and self._running.response_started and not self._running.response_complete
+        if not is_busy and not self.transport.is_closing():
+            body = encode_json(error_body(error))
+            headers = {
+                "content-type": "application/json",
+                "content-length": str(len(body)),
+                "connection": "close",
+                **error_headers(error),
+            }
+            lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+            self.transport.write(b"".join([STATUS_LINE[http_error(error).status], *lines, b"\r\n", body]))
+        self.transport.close()
 
 
 class ChunkPusher:
@@ -136,71 +294,3 @@ class ChunkPusher:
     def push(self, body: bytes) -> None:
         """Send a part of the body that has begun, which has no length and comes in chunks."""
         self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-
-
-class _Cycle(RequestResponseCycle):
-    """One request and its response."""
-
-    async def send(self, message: Any) -> None:
-        """Write what most responses are made of; what else there is, uvicorn's own `send` does."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if not self.response_started:
-            head = self._head(message) if message["type"] == "http.response.start" else None
-            if head is not None:
-                self.response_started = True
-                self.waiting_for_100_continue = False
-                self.transport.write(head)
-                return
-        elif message["type"] == "http.response.body" and not self.response_complete and self.scope["method"] != "HEAD":
-            self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
-            return
-        await super().send(message)
-
-    def _head(self, message: dict[str, Any]) -> bytes | None:
-        """Status line and headers; None where a header or the status says something about how the body is sent.
-
-        Raises:
-            RuntimeError: a line's end within a header, which would begin another one.
-        """
-        status, headers = message["status"], [*self.default_headers, *message.get("headers", ())]
-        if status in _BODILESS or not self.keep_alive or self.scope["method"] == "HEAD":
-            return None
-        parts = [STATUS_LINE[status]]
-        length = None
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name in _SPECIAL_HEADERS:
-                return None
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"\r\n" if length is not None else b"transfer-encoding: chunked\r\n\r\n")
-        head = b"".join(parts)
-        num_lines = len(headers) + (2 if length is not None else 3)
-        if head.count(b"\n") != num_lines or head.count(b"\r") != num_lines or b"\0" in head:
-            raise RuntimeError("Invalid HTTP header value.")
-        self.chunked_encoding = length is None
-        self.expected_content_length = length or 0
-        return head
-
-    def _send_body(self, body: bytes, *, is_last: bool) -> None:
-        if self.chunked_encoding:
-            if body:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-            if is_last:
-                self.transport.write(b"0\r\n\r\n")
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-            self.transport.write(body)
-        if is_last:
-            if self.expected_content_length:
-                raise RuntimeError("Response content shorter than Content-Length")
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         queue_timeout: seconds that a request may wait for its turn, once the model is loaded.
         default_max_tokens: where a request names none; None generates up to the model's limit.
         default_temperature: where a request names none; None takes the model's own generation_config.json.
+        body_timeout: seconds that a request's head may take to arrive, and then its body.
         request_timeout: seconds a request may take, queueing included.
         heartbeat_interval: seconds of silence after which a stream gets a comment; 0 sends none.
         drain_timeout: seconds that running requests are given after SIGTERM.
@@ -83,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout: float = 30.0
     default_max_tokens: int | None = None
     default_temperature: float | None = None
+    body_timeout: float = 60.0
     request_timeout: float = 300.0
     heartbeat_interval: float = 15.0
     drain_timeout: float = 30.0
@@ -331,6 +333,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "queue_timeout": _number(0.1, 86400.0),
     "default_max_tokens": _integer(1, 1 << 24),
     "default_temperature": _number(0.0, 2.0),
+    "body_timeout": _number(0.1, 3600.0),
     "request_timeout": _number(0.1, 86400.0),
     "heartbeat_interval": _number(0.0, 3600.0),
     "drain_timeout": _number(0.0, 3600.0),

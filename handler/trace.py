@@ -16,6 +16,7 @@ from handler.errors import (
     ClientDisconnectedError,
     DeadlineExceededError,
     PilotlightError,
+    RequestTimeoutError,
     UnavailableError,
     shortened,
 )
@@ -101,7 +102,7 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
 def _status_of(error: BaseException) -> Status:
     if isinstance(error, UnavailableError | AuthenticationError):
         return Status.REJECTED
-    if isinstance(error, DeadlineExceededError):
+    if isinstance(error, DeadlineExceededError | RequestTimeoutError):
         return Status.TIMEOUT
     if isinstance(error, ClientDisconnectedError):
         return Status.CANCELLED

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from handler.protocol import gathering_protocol
+from handler.protocol import Limits, gathering_protocol
 from tests.server import DEADLINE_S
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -50,8 +50,8 @@ class Connection:
     """The server's end of a connection to `app`."""
 
     def __init__(self, app: Callable[..., Any], protocol: type[HttpToolsProtocol] | None = None) -> None:
-        http = gathering_protocol(60.0) if protocol is None else protocol
-        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None)
+        http = gathering_protocol(Limits()) if protocol is None else protocol
+        config = uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None)
         config.load()
         self.state = ServerState()
         self.state.default_headers = [(b"date", b"today")]

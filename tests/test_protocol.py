@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from handler.outbox import BEFORE_WRITE, PUSHER
-from handler.protocol import gathering_protocol
+from handler.protocol import Limits, gathering_protocol
 from tests.connection import GET, Connection, turn_until
 from tests.server import until
 
@@ -256,7 +256,7 @@ async def test_connections_that_idle_are_closed_and_others_are_not() -> None:
             await may_end.wait()
         await answering()(scope, receive, send)
 
-    protocol = gathering_protocol(0.1)
+    protocol = gathering_protocol(Limits(idle_s=0.1))
     idle, busy = Connection(app, protocol), Connection(app, protocol)
     await busy.ask()
     busy.protocol.data_received(GET.replace(b"/ ", b"/slow "))

@@ -26,13 +26,14 @@ from starlette.types import ASGIApp
 import handler
 from handler.app import create_app
 from handler.boot import BootTimeline
+from handler.descriptors import max_connections, raise_descriptor_limit
 from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot, find_snapshot
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
-from handler.protocol import gathering_protocol
+from handler.protocol import Limits, gathering_protocol
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
@@ -40,7 +41,6 @@ from handler.service import Service
 from handler.settings import Settings
 
 _COLLECTED_OBJECTS = 20_000
-_IDLE_TIMEOUT_S = 75.0  # longer than the usual 60 s of load balancers, which must be the ones to close
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     # a quiet machine about 5 % fewer.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     configure_logging(settings.log_level)
+    raise_descriptor_limit()
     with timeline.phase("bind"):
         listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
     with timeline.phase("snapshot"):
@@ -176,7 +177,7 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=gathering_protocol(_IDLE_TIMEOUT_S),
+        http=gathering_protocol(Limits(arrival_s=settings.body_timeout, connections=max_connections())),
         ws="none",
         proxy_headers=False,  # nothing here asks where a client sits
         lifespan="on",

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from handler.errors import InvalidRequestError
+from handler.schema.codec import check_depth
 from handler.schema.messages import (
     AssistantText,
     AssistantTurn,
@@ -109,4 +110,5 @@ def _template_call(call: ToolCall, param: str) -> dict[str, Any]:
         raise InvalidRequestError(f"{param} is not valid JSON: {error}", param) from error
     if not isinstance(arguments, dict):
         raise InvalidRequestError(f"{param}: arguments are a JSON object", param)
+    check_depth(call.function.arguments or "{}", param)
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

@@ -46,7 +46,9 @@ def plan_conversation(conversation: Conversation, model: LoadedModel) -> Convers
     template, tokenizer = model.chat_template, model.tokenizer
     if template is None:
         raise InvalidRequestError("The model has no chat template; use /v1/completions", conversation.messages_param)
-    prompt = tokenizer.encode(render_prompt(conversation, template), add_special_tokens=False)
+    text = render_prompt(conversation, template)
+    model.check_length(text, conversation.messages_param)
+    prompt = tokenizer.encode(text, add_special_tokens=False)
     choice = conversation.tool_choice
     if not conversation.tools or choice.mode == "none":
         spec = conversation.output

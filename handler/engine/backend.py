@@ -30,7 +30,7 @@ from handler.engine.runner import TorchRunner
 from handler.engine.sampler import Sampler
 from handler.engine.types import EngineOptions, Runner
 from handler.engine.weights.quantised import read_quantised
-from handler.engine.weights.safetensors import iter_tensors
+from handler.engine.weights.safetensors import check_headers, iter_tensors
 from handler.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
     def _quantised(self, config: ModelConfig) -> Mapping[str, Tensor]:
         quantised = read_quantised(self.directory, quantised_specs(config))
         if quantised is not None:
+            check_headers(self.directory)  # in 0.5 ms: the weights that these were made of may be needed next time
             return quantised
         logger.warning("the snapshot holds no int8 weights: making them at each start; `pilotlight prepare` adds them")
         return dict(quantised_tensors(config, iter_tensors(self.directory), self.precision.device))

@@ -19,16 +19,20 @@ class WordTable:
 
     def __init__(self, words: tuple[tuple[int, ...], ...], device: torch.device) -> None:
         self.single = torch.tensor([word[0] for word in words if len(word) == 1], dtype=torch.int64, device=device)
-        self._by_previous: dict[int, list[tuple[int, ...]]] = {}
+        # Words that share all but their last token are looked at once: 512 long ones would take milliseconds of a step.
+        lasts: dict[tuple[int, ...], list[int]] = {}
         for word in words:
             if len(word) > 1:
-                self._by_previous.setdefault(word[-2], []).append(word)
+                lasts.setdefault(word[:-1], []).append(word[-1])
+        self._by_previous: dict[int, list[tuple[list[int], list[int]]]] = {}
+        for before, last in lasts.items():
+            self._by_previous.setdefault(before[-1], []).append((list(before), last))
         self._longest = max(map(len, words))
 
     def last_tokens(self, output: list[int]) -> list[int]:
         """Last tokens of the words of which `output` ends with all the rest."""
         words = self._by_previous.get(output[-1], ()) if output else ()
-        return [word[-1] for word in words if tuple(output[1 - len(word) :]) == word[:-1]]
+        return [token for before, last in words if output[-len(before) :] == before for token in last]
 
     def recent(self, sequence: Sequence, accepted: list[int]) -> list[int]:
         """As much of the completion, `accepted` tokens last, as a word may need."""

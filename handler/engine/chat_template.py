@@ -18,8 +18,8 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
-import msgspec
 
+from handler.engine.json_file import read_json
 from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
 
@@ -52,7 +52,13 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        except (
+            jinja2.TemplateError,
+            RecursionError,
+            SyntaxError,
+            MemoryError,
+            ValueError,
+        ) as error:  # jinja2 writes Python
             raise CorruptSnapshotError(f"chat template: {error}") from error
         self._source = source
         self._special_tokens = special_tokens
@@ -108,17 +114,18 @@ def read_chat_template(directory: Path) -> ChatTemplate | None:
     path = directory / "chat_template.jinja"
     if not path.is_file():
         return None
-    return ChatTemplate(path.read_text(encoding="utf-8"), _special_tokens(directory))
+    try:
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptSnapshotError(f"{path} is not UTF-8: {error.reason}") from error
+    return ChatTemplate(source, _special_tokens(directory))
 
 
 def _special_tokens(directory: Path) -> dict[str, str]:
     path = directory / "tokenizer_config.json"
     if not path.is_file():
         return {}
-    try:
-        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise CorruptSnapshotError(f"{path}: {error}") from error
+    raw = read_json(path, dict[str, Any], "configuration")
     tokens = {}
     for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = raw.get(key)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from handler.engine.json_file import read_json
 from handler.errors import CorruptSnapshotError, UnsupportedModelError
 
 RopeType = Literal["default", "linear", "llama3", "yarn"]
@@ -40,6 +41,13 @@ FAMILIES: dict[str, Family] = {
         default_sliding_window=4096,
         optional_sliding_window=True,
     ),
+}
+_LARGEST = {
+    **dict.fromkeys(("vocab_size", "intermediate_size", "ffn_dim", "n_inner", "moe_intermediate_size"), 1 << 24),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "head_dim", "word_embed_proj_dim"), 1 << 20),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "num_key_value_heads"), 1 << 14),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "max_window_layers"), 1 << 14),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "sliding_window"), 1 << 24),
 }
 ROPE_TYPES: tuple[RopeType, ...] = ("default", "linear", "llama3", "yarn")
 
@@ -108,8 +116,8 @@ def read_config(directory: Path) -> ModelConfig:
     """
     path = directory / "config.json"
     try:
-        return parse_config(_read(path))
-    except (TypeError, ValueError) as error:
+        return parse_config(read_json(path, dict[str, Any], "configuration"))
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:  # a value of another kind, or huge
         raise CorruptSnapshotError(f"{path}: {error}") from error
     except KeyError as error:
         raise CorruptSnapshotError(f"{path}: field {error} is missing") from error
@@ -121,11 +129,12 @@ def read_architecture(directory: Path) -> str:
     Raises:
         CorruptSnapshotError: the file is missing or no JSON object.
     """
-    return _architecture(_read(directory / "config.json"))
+    return _architecture(read_json(directory / "config.json", dict[str, Any], "configuration"))
 
 
 def parse_config(raw: dict[str, Any]) -> ModelConfig:
     """Like `read_config`, from the decoded JSON object. A missing field is a KeyError."""
+    _check_sizes(raw)
     architecture = _architecture(raw)
     family = FAMILIES.get(architecture)
     if family is None:
@@ -133,25 +142,27 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     activation = raw.get("hidden_act", "silu")
     if activation != "silu":
         raise UnsupportedModelError("activation", activation, ["silu"])
-    num_heads = int(raw["num_attention_heads"])
+    num_heads = _size(raw, "num_attention_heads")
     num_kv_heads = int(raw.get("num_key_value_heads", family.default_kv_heads) or num_heads)
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads} attention heads cannot share {num_kv_heads} key-value heads evenly")
     attention_bias = bool(raw.get("attention_bias", False))
     rope = _rope_config(raw)
     stretched_tokens = int(rope.factor * rope.original_max_position_embeddings)
+    if stretched_tokens > _LARGEST["max_position_embeddings"]:
+        raise ValueError(f"the rope's factor is {rope.factor}, which makes {stretched_tokens} positions")
     return ModelConfig(
         architecture=architecture,
-        vocab_size=int(raw["vocab_size"]),
-        hidden_size=int(raw["hidden_size"]),
-        intermediate_size=int(raw["intermediate_size"]),
-        num_layers=int(raw["num_hidden_layers"]),
+        vocab_size=_size(raw, "vocab_size"),
+        hidden_size=_size(raw, "hidden_size"),
+        intermediate_size=_size(raw, "intermediate_size"),
+        num_layers=_size(raw, "num_hidden_layers"),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=int(raw.get("head_dim") or family.default_head_dim or raw["hidden_size"] // num_heads),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         rope=rope,
-        context_tokens=max(int(raw["max_position_embeddings"]), stretched_tokens),
+        context_tokens=max(_size(raw, "max_position_embeddings"), stretched_tokens),
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         qkv_bias=family.qkv_bias or attention_bias,
         output_bias=attention_bias,
@@ -162,11 +173,20 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise CorruptSnapshotError(f"{path}: {error}") from error
+def _check_sizes(raw: dict[str, Any]) -> None:
+    """Refuse by name what no model has, before anything is made in that size, here or by transformers."""
+    for name, most in _LARGEST.items():
+        value = raw.get(name)
+        if isinstance(value, int | float) and not 0 <= value <= most:
+            raise ValueError(f"{name} is {value}; between 0 and {most} is believed")
+
+
+def _size(raw: dict[str, Any], name: str) -> int:
+    """A size that must be there and cannot be zero."""
+    value = int(raw[name])
+    if value < 1:
+        raise ValueError(f"{name} is {value}")
+    return value
 
 
 def _architecture(raw: dict[str, Any]) -> str:
@@ -195,7 +215,7 @@ def _rope_config(raw: dict[str, Any]) -> RopeConfig:
 
 def _sliding_windows(raw: dict[str, Any], family: Family) -> tuple[int | None, ...]:
     """Window of each layer, None for full attention. Qwen has it off, and for upper layers only, by default."""
-    num_layers = int(raw["num_hidden_layers"])
+    num_layers = _size(raw, "num_hidden_layers")
     window = raw.get("sliding_window", family.default_sliding_window)
     if family.optional_sliding_window:
         first = int(raw.get("max_window_layers", 28))
@@ -203,5 +223,7 @@ def _sliding_windows(raw: dict[str, Any], family: Family) -> tuple[int | None, .
         kinds = raw.get("layer_types") or [
             "sliding_attention" if index >= first else "full_attention" for index in range(num_layers)
         ]
+        if len(kinds) != num_layers:
+            raise ValueError(f"layer_types has {len(kinds)} entries, and num_hidden_layers is {num_layers}")
         return tuple(window if kind == "sliding_attention" else None for kind in kinds)
     return (window if family.default_sliding_window else None,) * num_layers

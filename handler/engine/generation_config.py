@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from handler.engine.json_file import read_json
 from handler.errors import CorruptSnapshotError
 
 
@@ -28,13 +29,13 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
         CorruptSnapshotError: the file is missing, or a value has the wrong type.
     """
     path = directory / "generation_config.json"
+    raw = read_json(path, dict[str, Any], "configuration")
     try:
-        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         end = raw.get("eos_token_id")
         values = {key: raw.get(key) for key in GenerationDefaults.__struct_fields__ if key != "end_token_ids"}
         if raw.get("do_sample") is False:
             values["temperature"] = None  # transformers ignores it then; greedy is not what API users expect by default
         values["end_token_ids"] = [] if end is None else end if isinstance(end, list) else [end]
         return msgspec.convert(values, GenerationDefaults)
-    except (OSError, msgspec.MsgspecError) as error:
+    except msgspec.MsgspecError as error:
         raise CorruptSnapshotError(f"{path}: {error}") from error

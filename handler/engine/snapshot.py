@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from handler.engine.json_file import read_json
 from handler.errors import CorruptSnapshotError, SnapshotNotFoundError
 
 EMBEDDED_MODEL = "smollm2-135m"
@@ -166,13 +167,7 @@ def _is_path(model_name: str) -> bool:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    try:
-        data = path.read_bytes()
-        version = msgspec.json.decode(data, type=dict[str, object]).get("format_version")
-        if version != FORMAT_VERSION:
-            raise CorruptSnapshotError(f"{path} has format {version!r}, this version reads {FORMAT_VERSION}")
-        return msgspec.json.decode(data, type=Manifest)
-    except OSError as error:
-        raise CorruptSnapshotError(f"{path} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise CorruptSnapshotError(f"{path} is no manifest: {error}") from error
+    version = read_json(path, dict[str, object], "manifest").get("format_version")
+    if version != FORMAT_VERSION:
+        raise CorruptSnapshotError(f"{path} has format {version!r}, this version reads {FORMAT_VERSION}")
+    return read_json(path, Manifest, "manifest")

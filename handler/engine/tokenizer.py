@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import tokenizers
 import tokenizers.decoders
 
+from handler.engine.token_bound import TokenBound, token_bound
 from handler.errors import CorruptSnapshotError
 
 _REPLACEMENT = "\ufffd"
@@ -51,6 +53,11 @@ class Tokenizer:
         self._added_tokens = frozenset(added)
         self._special_tokens = {token.content: token_id for token_id, token in added.items() if token.special}
         self.is_byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+
+    @cached_property
+    def bound(self) -> TokenBound | None:
+        """How few tokens a text can have, None where that is not known. Takes 0.1 s once."""
+        return token_bound(json.loads(self._tokenizer.to_str()), _BYTE_OF_CHARACTER, self.token_bytes)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`; special tokens that stand in the text count as such either way."""

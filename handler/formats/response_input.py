@@ -10,6 +10,7 @@ import msgspec
 from handler.conversation.conversation import Conversation, Tool, ToolChoice
 from handler.engine.grammar import GrammarSpec
 from handler.errors import InvalidRequestError
+from handler.schema.codec import check_depth
 from handler.schema.response_items import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -77,6 +78,7 @@ def _tool_call(item: FunctionCallItem, path: str) -> dict[str, Any]:
         arguments = msgspec.json.decode(item.arguments or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequestError(f"{path}: not a JSON object: {error}", path) from error
+    check_depth(item.arguments or "{}", path)
     return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": arguments}}
 
 

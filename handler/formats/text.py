@@ -62,7 +62,7 @@ class TextFormat:
     def plan(self, request: CompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Encode and check every prompt."""
         min_new_tokens = 0 if request.max_tokens == 0 else 1
-        prompts = read_prompts(request, model.tokenizer)
+        prompts = read_prompts(request, model)
         for prompt in prompts:
             factory.check_prompt(prompt.tokens, prompt.param, min_new_tokens=min_new_tokens)
         grammar = compile_grammar(request, None, model.grammars)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from handler.engine.tokenizer import Tokenizer
+from handler.engine.loaded import LoadedModel
 from handler.errors import InvalidRequestError
 from handler.formats.format import Echo
 from handler.schema.text import CompletionRequest
@@ -32,14 +32,15 @@ def count_given_tokens(request: CompletionRequest) -> int | None:
     return sum(len(item) if isinstance(item, list) else 1 for item in prompt)
 
 
-def read_prompts(request: CompletionRequest, tokenizer: Tokenizer) -> list[Prompt]:
+def read_prompts(request: CompletionRequest, model: LoadedModel) -> list[Prompt]:
     """Each prompt. Texts get the special tokens that the tokenizer adds; tokens are taken as they are.
 
     Raises:
         InvalidRequestError: a list of unlike items.
+        ContextLengthError: a text that is too long however it is tokenized.
     """
     prompt = request.prompt
-    reader = _Reader(tokenizer, request)
+    reader = _Reader(model, request)
     if isinstance(prompt, str):
         return [reader.read("prompt", prompt)]
     kind = type(prompt[0])
@@ -56,14 +57,16 @@ def read_prompts(request: CompletionRequest, tokenizer: Tokenizer) -> list[Promp
 class _Reader:
     """Reads single prompts as a request wants them read."""
 
-    def __init__(self, tokenizer: Tokenizer, request: CompletionRequest) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, model: LoadedModel, request: CompletionRequest) -> None:
+        self._model = model
+        self._tokenizer = model.tokenizer
         self._add_special_tokens = request.add_special_tokens is not False
         self._echo = bool(request.echo)
 
     def read(self, param: str, item: str | list[int]) -> Prompt:
         if isinstance(item, list):
             return Prompt(param, item, Echo(*self._tokenizer.decode_located(item)) if self._echo else None)
+        self._model.check_length(item, param)
         if not self._echo:
             return Prompt(param, self._tokenizer.encode(item, add_special_tokens=self._add_special_tokens), None)
         tokens, starts = self._tokenizer.encode_located(item, add_special_tokens=self._add_special_tokens)

@@ -18,6 +18,7 @@ MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_BAD_WORDS = 256
+MAX_STOP_TOKENS = 1024
 
 MAX_NAME_LENGTH = 512
 
@@ -54,7 +55,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
     logit_bias: Annotated[dict[str, Bias], Meta(description="Added to the logits of token ids.")] | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="No end before that many tokens.")] | None = None
     ignore_eos: bool | None = None
     bad_words: Annotated[list[StopString], Meta(max_length=MAX_BAD_WORDS, description="Never generated.")] | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gguf import quants
 
+from handler.engine.weights.gguf_header import check_gguf
 from handler.engine.weights.specs import TensorSpec
 from handler.errors import CorruptSnapshotError, SnapshotError, UnsupportedModelError
 
@@ -60,6 +61,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_gguf(path)
         self._reader = _open(path)
         self.architecture = str(self.metadata("general.architecture"))
         if self.architecture not in ARCHITECTURES:
@@ -76,7 +78,10 @@ class GgufFile:
         """
         field = self._reader.get_field(key)
         if field is not None:
-            return field.contents()
+            try:
+                return field.contents()
+            except ValueError as error:  # no UTF-8
+                raise CorruptSnapshotError(f"{self.path}: {key!r} cannot be read: {error}") from error
         if not default:
             raise CorruptSnapshotError(f"{self.path} has no {key!r} in its metadata")
         return default[0]
@@ -116,6 +121,8 @@ class GgufFile:
     def _by_hugging_face_name(self) -> dict[str, gguf.ReaderTensor]:
         architecture = ARCHITECTURES[self.architecture]
         layers = int(self.metadata(f"{self.architecture}.block_count"))
+        if not 0 <= layers <= len(self._reader.tensors):
+            raise CorruptSnapshotError(f"{self.path}: {layers} layers, and {len(self._reader.tensors)} tensors")
         names = gguf.get_tensor_name_map(architecture, layers)
         modules = list(_OUTER_MODULES)
         modules += [f"model.layers.{layer}.{module}" for layer in range(layers) for module in _LAYER_MODULES]
@@ -151,8 +158,6 @@ def _open(path: Path) -> gguf.GGUFReader:
         raise SnapshotError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise CorruptSnapshotError(f"{path} is no intact GGUF file: {error}") from error
-    if reader.byte_order != "I":
-        raise UnsupportedModelError("GGUF byte order", "swapped", ["this machine's own"])
     return reader
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from handler.engine.weights.safetensors import DAMAGED, read_tensor
 from handler.engine.weights.specs import TensorSpec
 from handler.errors import CorruptSnapshotError
 
@@ -25,8 +26,8 @@ def read_quantised(directory: Path, specs: Sequence[TensorSpec]) -> dict[str, Te
         return None
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+            tensors = {name: read_tensor(file, name, path) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except DAMAGED as error:
         raise CorruptSnapshotError(f"{path} is damaged: {error}") from error
     found = {TensorSpec(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     if wrong := found.symmetric_difference(specs):

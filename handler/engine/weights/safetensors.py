@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
+from handler.engine.json_file import read_json
 from handler.errors import CorruptSnapshotError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+DAMAGED = (SafetensorError, OSError, ValueError, TypeError, RuntimeError)
+"""What the library raises, and torch below it."""
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -67,7 +71,20 @@ def iter_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for shard in shard_names(directory):
         with safe_open(directory / shard, framework="pt", device="cpu") as file:
             for name in file.keys():  # noqa: SIM118  # safe_open has keys() and is no mapping
-                yield name, file.get_tensor(name)
+                yield name, read_tensor(file, name, directory / shard)
+
+
+def read_tensor(file: Any, name: str, path: Path) -> torch.Tensor:
+    """One tensor of an open file, a view of it.
+
+    Raises:
+        CorruptSnapshotError: the file has a shape for it that no tensor can have.
+    """
+    try:
+        tensor: torch.Tensor = file.get_tensor(name)
+    except DAMAGED as error:
+        raise CorruptSnapshotError(f"{path} is damaged at {name!r}: {error}") from error
+    return tensor
 
 
 def _tensor_names(path: Path) -> list[str]:
@@ -76,7 +93,7 @@ def _tensor_names(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return list(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise CorruptSnapshotError(f"{path} is damaged: {error}") from error
 
 
@@ -84,10 +101,7 @@ def _weight_map(directory: Path) -> dict[str, str] | None:
     path = directory / INDEX_FILE
     if not path.is_file():
         return None
-    try:
-        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
-    except msgspec.MsgspecError as error:
-        raise CorruptSnapshotError(f"{path} is no index: {error}") from error
+    weight_map = read_json(path, _Index, "index").weight_map
     for shard in weight_map.values():
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise CorruptSnapshotError(f"{path} names {shard!r}, which is no plain safetensors file name")

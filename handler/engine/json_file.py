@@ -1,0 +1,32 @@
+"""Reads the JSON documents of a snapshot: what is wrong with one is said with its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from handler.errors import CorruptSnapshotError
+
+T = TypeVar("T")
+
+_MAX_BYTES = 64 << 20
+"""An index of weights has some megabytes, and what is read here grows to ten times its size in memory."""
+
+
+def read_json(path: Path, kind: type[T], what: str) -> T:
+    """The document in `path` as a `kind`; `what` it is called in errors.
+
+    Raises:
+        CorruptSnapshotError: the file is missing or too large, no JSON, or of another type.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > _MAX_BYTES:
+            raise CorruptSnapshotError(f"{path} has {size_bytes} bytes; no {what} has more than {_MAX_BYTES}")
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise CorruptSnapshotError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptSnapshotError(f"{path} is no {what}: {error}") from error
