@@ -15,9 +15,6 @@ from handler.schema.codec import encode_json
 from handler.schema.status import DeviceBoot, Health, Readiness, ReadyStatus, Startup, Version
 from handler.service import Service
 
-_MAX_ENGINE_SILENCE_S = 30.0
-"""Longest time between two steps before the engine counts as hung; a step is one chunk of prompt at most."""
-
 
 class HealthEndpoints:
     """/health, /ready, /ping, /startup, /version and /metrics."""
@@ -33,7 +30,7 @@ class HealthEndpoints:
         """
         engine = self._service.engine
         devices = {device.device: str(device.state) for device in engine.devices}
-        if not self._is_alive():
+        if not self._service.engine.is_alive:
             return _json(Health("dead", str(engine.state), devices), is_good=False)
         status: Literal["ok", "degraded"] = "degraded" if EngineState.FAILED in devices.values() else "ok"
         return _json(Health(status, str(engine.state), devices))
@@ -47,9 +44,9 @@ class HealthEndpoints:
 
         SageMaker and Vertex AI wait for the 200, and take anything else for "not yet".
         """
-        if self._service.is_ready and self._is_alive():
+        if self._service.is_ready and self._service.engine.is_alive:
             return Response(status_code=200)
-        return Response(status_code=204 if self._state() == "booting" and self._is_alive() else 503)
+        return Response(status_code=204 if self._state() == "booting" and self._service.engine.is_alive else 503)
 
     async def startup(self, _: Request) -> Response:
         """The timeline of the boot; 503 until it is over."""
@@ -73,13 +70,8 @@ class HealthEndpoints:
         return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     def _state(self) -> Readiness:
-        if self._service.admission.is_stopping:
-            return "stopping"
         state: Readiness = self._service.engine.state.value
-        return state
-
-    def _is_alive(self) -> bool:
-        return self._service.engine.is_alive(_MAX_ENGINE_SILENCE_S)
+        return "stopping" if self._service.admission.is_stopping and state != "failed" else state
 
 
 def _json(body: msgspec.Struct, *, is_good: bool = True) -> Response:

@@ -51,8 +51,12 @@ class ServesModel(SubmitsSequences, Protocol):
     def stop(self, timeout_s: float) -> bool:
         """End all threads; False if one did not end in time."""
 
-    def is_alive(self, max_silence_s: float) -> bool:
+    @property
+    def is_alive(self) -> bool:
         """Whether it boots, or does its work on every device that once was ready."""
+
+    def watch(self, elapsed_s: float, timeout_s: float) -> None:
+        """Give up a device of which nothing has been heard for `timeout_s` of the time between calls."""
 
 
 class Service:
