@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,8 @@ from handler.engine.engine import EngineState
 from handler.schema.codec import encode_json
 from handler.schema.status import DeviceBoot, Health, Readiness, ReadyStatus, Startup, Version
 from handler.service import Service
+
+_DIRECTORIES = re.compile(r"(?<![\w./:])/(?:[^/\s'\":,;()]+/)+")
 
 
 class HealthEndpoints:
@@ -56,8 +59,8 @@ class HealthEndpoints:
             ready_s=service.timeline.ready_s,
             phases=list(service.timeline.phases),
             model=None if service.engine.model is None else service.engine.model.info,
-            devices=[DeviceBoot(each.device, str(each.state), each.error) for each in service.engine.devices],
-            error=None if service.boot_error is None else str(service.boot_error),
+            devices=[DeviceBoot(each.device, str(each.state), _public(each.error)) for each in service.engine.devices],
+            error=None if service.boot_error is None else _public(str(service.boot_error)),
         )
         return _json(body, is_good=body.ready_s is not None)
 
@@ -72,6 +75,11 @@ class HealthEndpoints:
     def _state(self) -> Readiness:
         state: Readiness = self._service.engine.state.value
         return "stopping" if self._service.admission.is_stopping and state != "failed" else state
+
+
+def _public(text: str | None) -> str | None:
+    """What went wrong without the directories that it names: whoever asks learns no more of this machine."""
+    return None if text is None else _DIRECTORIES.sub("", text)
 
 
 def _json(body: msgspec.Struct, *, is_good: bool = True) -> Response:

@@ -25,11 +25,16 @@ _SPECIAL_HEADERS = frozenset((b"connection", b"transfer-encoding"))
 _BODILESS = frozenset((204, 304))
 
 
-def gathering_protocol(idle_timeout_s: float) -> type[HttpToolsProtocol]:
-    """What uvicorn is to make for each connection. All share an outbox; those that idle for so long are closed."""
-    idle = Delay[GatheringProtocol](idle_timeout_s, GatheringProtocol.timeout_keep_alive_handler)
+def gathering_protocol(idle_timeout_s: float, stall_timeout_s: float) -> type[HttpToolsProtocol]:
+    """What uvicorn is to make for each connection. All share an outbox; those that idle for so long are closed.
+
+    A client that reads nothing for `stall_timeout_s`, while more waits for it than a connection's buffers hold, has
+    left as far as we can tell. Until then what is generated for it waits in memory: that bounds it.
+    """
+    idle = Delay[GatheringProtocol](idle_timeout_s, GatheringProtocol.abort)
+    stalled = Delay[GatheringProtocol](stall_timeout_s, GatheringProtocol.abort)
     # Not a type, but uvicorn only ever calls it.
-    return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, outbox=Outbox(), idle=idle))
+    return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, outbox=Outbox(), idle=idle, stalled=stalled))
 
 
 class GatheringProtocol(HttpToolsProtocol):
@@ -44,10 +49,12 @@ class GatheringProtocol(HttpToolsProtocol):
         *,
         outbox: Outbox,
         idle: Delay[GatheringProtocol],
+        stalled: Delay[GatheringProtocol],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._outbox = outbox
         self._idle = idle
+        self._stalled = stalled
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,6 +68,7 @@ class GatheringProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._idle.end(self)
+        self._stalled.end(self)
         if self._running is not None and not self._running.response_complete:  # which need not be the newest one
             self._running.disconnected = True
             self._running.message_event.set()
@@ -69,6 +77,20 @@ class GatheringProtocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         """Send what waits: the transport is about to close, and takes nothing from then on."""
         self._outbox.flush()
+
+    def pause_writing(self) -> None:
+        """The client lags behind."""
+        super().pause_writing()
+        self._stalled.begin(self, self.loop)
+
+    def resume_writing(self) -> None:
+        """It has read most of what waited."""
+        super().resume_writing()
+        self._stalled.end(self)
+
+    def abort(self) -> None:
+        """Close without sending what still waits: a client that does not read it would keep the connection for good."""
+        self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Run the application, or have it wait for the answer to the request before."""

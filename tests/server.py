@@ -52,10 +52,12 @@ async def until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
 class ServerProcess:
     """Runs until the `with` block ends. `address` is known once the model is loaded."""
 
+    command: tuple[str, ...] = ("-m", "handler", "serve", "--port", "0")
+
     def __init__(self, environ: Mapping[str, str], *arguments: str) -> None:
         inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "handler", "serve", "--port", "0", *arguments],
+            [sys.executable, *self.command, *arguments],
             env=SINGLE_THREAD | inherited | dict(environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

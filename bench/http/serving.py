@@ -38,7 +38,7 @@ def main() -> None:
     )
     with (Path(spec.directory) / "log").open("w", encoding="utf-8") as log:
         configure_logging("info", log)
-        config = uvicorn_config(_app(spec, settings), settings)
+        config = uvicorn_config(_app(spec, settings))
         config.host, config.port = settings.host, settings.port
         if spec.kind in {"bare", "fastapi", "fastapi-generator"}:
             config.http = "httptools"  # as everybody else runs uvicorn; ours is a part of what is measured
