@@ -126,6 +126,17 @@ def trace_of(scope: Scope) -> RequestTrace:
     return trace
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Cut an error that was handled from the frames that it came through, for most of them know it in turn.
+
+    All that a request had, its tokens and its connection, would otherwise wait for the collector of cycles.
+    """
+    while error is not None:
+        behind = error.__cause__ or error.__context__  # which may be the error itself
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = behind
+
+
 def _sum(numbers: Iterable[int | None]) -> int | None:
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handler.errors import ClientDisconnectedError, SpoolError
+from handler.errors import ClientDisconnectedError, PilotlightError, SpoolError
 from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
 from handler.outbox import BEFORE_WRITE
 from handler.requestlog.record import Record
-from handler.trace import RequestTrace, header
+from handler.trace import RequestTrace, forget_frames, header
 
 logger = logging.getLogger("handler.access")
 
@@ -117,6 +117,8 @@ class TracingMiddleware:
         trace.http_status = trace.http_status or _CLIENT_CLOSED_REQUEST
         endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
         self._metrics.observe_request(trace, scope["method"], endpoint)
+        if isinstance(trace.error, PilotlightError):
+            forget_frames(trace.error)
         if not is_logged:
             return
         record = trace.to_record(self._instance_id)

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from handler.admission import Admission
 from handler.boot import BootTimeline
 from handler.cli.serve import bind, engine_options, serve
 from handler.engine.core import EngineCore
@@ -75,12 +76,15 @@ class FaultyEngine(Engine):
 
 def count(*_: object) -> None:
     """Print what the process holds, as a line of its log."""
-    gc.collect()
+    num_cyclic = gc.collect()
     objects = Counter(type(each).__qualname__ for each in gc.get_objects())
     counts = {
         "message": "count",
         "tasks": len(asyncio.all_tasks(asyncio.get_running_loop())),
-        "threads": threading.active_count(),
+        "threads": sum(not thread.name.startswith("AnyIO worker") for thread in threading.enumerate()),
+        "cyclic": num_cyclic,
+        "admitted": sum(each.num_admitted for each in gc.get_objects() if isinstance(each, Admission)),
+        "listeners": sum(len(each._listeners) for each in gc.get_objects() if isinstance(each, Engine)),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "objects": sum(objects.values()),
         "types": dict(objects.most_common(400)),

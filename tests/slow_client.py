@@ -7,10 +7,7 @@ import socket
 import struct
 from typing import Any
 
-import httpx
 import orjson
-
-from tests.server import until
 
 
 class SlowClient:
@@ -45,24 +42,11 @@ class SlowClient:
         )
         await self.send(head.encode() + content)
 
-    async def flood(self, request_id: str, num_tokens: int = 900) -> None:
-        """Ask the tiny model for a stream far larger than all buffers on the way."""
+    async def flood(self, request_id: str) -> None:
+        """Ask the tiny model for a stream of 7200 tokens, far larger than all buffers on the way."""
         message = {"role": "user", "content": "Once"}
-        fields = {"temperature": 0, "ignore_eos": True, "logprobs": True, "top_logprobs": 20, "n": 8, "stream": True}
-        body = {"model": "llama", "messages": [message], "max_tokens": num_tokens} | fields
-        await self.ask("/v1/chat/completions", request_id, body)
-
-    async def has_stalled(self, client: httpx.AsyncClient) -> None:
-        """Return when the server has generated all that it was asked for, and still waits for us."""
-
-        async def look() -> bool | None:
-            text = (await client.get("/metrics")).text
-            is_generated = 'num_requests_running{model_name="llama"} 0.0' in text
-            return (
-                "llm_tokens_generated_total" in text and is_generated and "http_requests_active 2.0" in text
-            ) or None
-
-        await until(look, "the server waits for us")
+        fields = {"ignore_eos": True, "logprobs": True, "top_logprobs": 20, "n": 8, "max_tokens": 900, "stream": True}
+        await self.ask("/v1/chat/completions", request_id, {"model": "llama", "messages": [message]} | fields)
 
     async def rest(self) -> bytes:
         """All that comes until the server closes."""
@@ -72,7 +56,12 @@ class SlowClient:
         return received
 
     async def receive(self, most: int) -> bytes:
+        """What has come, at least a byte, or nothing at the end."""
         return await self._loop.sock_recv(self._socket, most)
+
+    def say_no_more(self) -> None:
+        """Close our half, as if all had been said."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def leave(self, *, rudely: bool = False) -> None:
         """Close, with RST instead of FIN if `rudely`."""

@@ -170,14 +170,20 @@ async def test_what_outlives_the_drain_is_told_so(num_signals: int, environ: dic
 async def test_a_client_that_reads_nothing_keeps_nobody_from_stopping(environ: dict[str, str], tmp_path: Path) -> None:
     with FaultyServer(environ | {"DRAIN_TIMEOUT": "0.5", "MAX_BATCH_SIZE": "8", STEP_S: "0"}) as process:
         silent = await SlowClient.connect(process.address)
-        await silent.flood("silent")
         async with client_of(process.address) as client:
-            await silent.has_stalled(client)
+            await silent.flood("silent")
+
+            async def generated() -> bool | None:
+                return (
+                    'tokens_generated_total{model_name="llama"} 7200.0' in (await client.get("/metrics")).text or None
+                )
+
+            await until(generated, "all is generated, and waits for the client")
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 20.0) == 0
         silent.leave()
     row = spooled(tmp_path / "spool")["silent"]
-    assert (row.status, row.error_type) == (Status.ERROR, "StoppingError")
+    assert (row.status, row.error_type, row.completion_tokens) == (Status.ERROR, "StoppingError", 7200)
 
 
 @pytest.mark.parametrize("is_awaited", [True, False])

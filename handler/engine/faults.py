@@ -20,10 +20,10 @@ def is_device_lost(error: BaseException) -> bool:
     "Error Handling"). torch reports it as a RuntimeError or an AcceleratorError whose text begins with "CUDA error:",
     and Triton as a RuntimeError with "Triton Error [CUDA]:". Memory that could not be had is no such error.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen)
-        if isinstance(seen, RuntimeError) and _LOST.search(text) and not _OUT_OF_MEMORY.search(text):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    texts = [str(each) for each in chain if isinstance(each, RuntimeError)]
+    return any(_LOST.search(text) and not _OUT_OF_MEMORY.search(text) for text in texts)
