@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test litellm lint format clean
+.PHONY: serve test storm litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest
+
+storm: $(VENV)/.dev  ## 10,000 clients that leave at random moments
+	NUM_LEAVING=10000 $(BIN)/pytest tests/test_leaving.py -k thousands --timeout 600
 
 litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
 	$(PYTHON) -m venv $(VENV)/litellm
