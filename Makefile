@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test soak litellm lint format clean
+.PHONY: serve test soak storm litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
@@ -16,6 +16,9 @@ MINUTES ?= 20
 
 soak: $(VENV)/.dev  ## mixed load, disconnects and outages for MINUTES, then a balance sheet
 	$(BIN)/pilotlight bench soak --minutes $(MINUTES)
+
+storm: $(VENV)/.dev  ## 10,000 clients that leave at random moments
+	NUM_LEAVING=10000 $(BIN)/pytest tests/test_leaving.py -k thousands --timeout 600
 
 litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
 	$(PYTHON) -m venv $(VENV)/litellm

@@ -94,10 +94,13 @@ class StubEngine:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def is_alive(self, max_silence_s: float) -> bool:
+    @property
+    def is_alive(self) -> bool:
         """Always: there is nothing that could hang."""
-        del max_silence_s
         return True
+
+    def watch(self, elapsed_s: float, timeout_s: float) -> None:
+        """Nothing to watch."""
 
     def _cancel(self, sequence_id: int) -> None:
         self._inbox.put((sequence_id, None))

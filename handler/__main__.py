@@ -1,4 +1,7 @@
-"""The `pilotlight` command. Exit codes: 0 good, 1 a finding or a failure, 2 bad usage or configuration."""
+"""The `pilotlight` command.
+
+Exit codes: 0 good, 1 a finding or a failure, 2 bad usage or configuration, 3 the engine was lost while it served.
+"""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ from handler.settings import Settings
 from handler.tokenization import DETOKENIZE, TOKENIZE, TokenizationEndpoint
 from handler.trace import trace_of
 from handler.tracing import TracingMiddleware
+from handler.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,12 @@ def create_app(
     timeline: BootTimeline,
     *,
     on_ready: Callable[[Service], None] = lambda _: None,
+    on_lost: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """The function as an ASGI application; its lifespan boots and stops engine and request log.
 
-    `on_ready` is called when the engine's boot has ended, well or not. The `Service` is in `app.state.service`.
+    `on_ready` is called when the engine's boot has ended, well or not, and `on_lost` when no device is left later. The
+    `Service` is in `app.state.service`.
     """
     metrics = Metrics(engine.snapshot.name)
     service = Service(settings, engine, timeline, metrics)
@@ -72,10 +75,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start(lambda _: on_ready(service))
+        watching = asyncio.create_task(Watchdog(service, settings.step_timeout, on_lost).run())
         await sink.start()
         try:
             yield
         finally:
+            watching.cancel()
             await asyncio.to_thread(engine.stop, _ENGINE_STOP_TIMEOUT_S)
             await sink.close(_FLUSH_TIMEOUT_S)
             if limits is not None:

@@ -8,6 +8,7 @@ work as answering a small request, and a part of it comes again with each event 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from handler.auth import Authenticator
-from handler.errors import ClientDisconnectedError, PilotlightError
+from handler.errors import ClientDisconnectedError, PilotlightError, StoppingError
 from handler.trace import trace_of
 
 
@@ -55,10 +56,18 @@ class DirectPaths:
             await endpoint(scope, receive, send)
         except ClientDisconnectedError:
             raise
+        except asyncio.CancelledError:  # the server's end, before the request's body was complete
+            if trace_of(scope).http_status is not None:
+                raise
+            stopping = StoppingError("The server stopped before the request was complete", 1.0)
+            await self._answer(stopping, scope, receive, send)
         except Exception as error:
             if trace_of(scope).http_status is not None:
                 raise
-            response = await self._on_error(Request(scope), error)
-            await response(scope, receive, send)
+            await self._answer(error, scope, receive, send)
             if not isinstance(error, PilotlightError):
                 raise
+
+    async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._on_error(Request(scope), error)
+        await response(scope, receive, send)

@@ -24,7 +24,9 @@ PilotlightError
 │   └── StoppingError
 ├── DeadlineExceededError       REQUEST_TIMEOUT ran out, or QUEUE_TIMEOUT
 ├── ClientDisconnectedError     nobody is left to answer
-└── EngineError                 a step failed, or the engine is gone
+└── EngineError                 the engine failed while it worked on the request
+    ├── NothingLeftError        what the request rules out leaves no token to go on with
+    └── EngineLostError         the engine is gone for good: another instance must answer
 """
 
 from __future__ import annotations
@@ -188,3 +190,14 @@ class ClientDisconnectedError(PilotlightError):
 
 class EngineError(PilotlightError):
     """The engine failed while it worked on the request."""
+
+
+class NothingLeftError(EngineError):
+    """No token can follow what the request has banned, or what its grammar has come to: the client's to mend."""
+
+
+class EngineLostError(EngineError):
+    """The engine can compute nothing any more. The request is good; another instance may answer it."""
+
+    code = "engine_lost"
+    retry_after_s = 1.0

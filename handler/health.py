@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -15,8 +16,7 @@ from handler.schema.codec import encode_json
 from handler.schema.status import DeviceBoot, Health, Readiness, ReadyStatus, Startup, Version
 from handler.service import Service
 
-_MAX_ENGINE_SILENCE_S = 30.0
-"""Longest time between two steps before the engine counts as hung; a step is one chunk of prompt at most."""
+_DIRECTORIES = re.compile(r"(?<![\w./:])/(?:[^/\s'\":,;()]+/)+")
 
 
 class HealthEndpoints:
@@ -33,7 +33,7 @@ class HealthEndpoints:
         """
         engine = self._service.engine
         devices = {device.device: str(device.state) for device in engine.devices}
-        if not self._is_alive():
+        if not self._service.engine.is_alive:
             return _json(Health("dead", str(engine.state), devices), is_good=False)
         status: Literal["ok", "degraded"] = "degraded" if EngineState.FAILED in devices.values() else "ok"
         return _json(Health(status, str(engine.state), devices))
@@ -47,9 +47,9 @@ class HealthEndpoints:
 
         SageMaker and Vertex AI wait for the 200, and take anything else for "not yet".
         """
-        if self._service.is_ready and self._is_alive():
+        if self._service.is_ready and self._service.engine.is_alive:
             return Response(status_code=200)
-        return Response(status_code=204 if self._state() == "booting" and self._is_alive() else 503)
+        return Response(status_code=204 if self._state() == "booting" and self._service.engine.is_alive else 503)
 
     async def startup(self, _: Request) -> Response:
         """The timeline of the boot; 503 until it is over."""
@@ -59,8 +59,8 @@ class HealthEndpoints:
             ready_s=service.timeline.ready_s,
             phases=list(service.timeline.phases),
             model=None if service.engine.model is None else service.engine.model.info,
-            devices=[DeviceBoot(each.device, str(each.state), each.error) for each in service.engine.devices],
-            error=None if service.boot_error is None else str(service.boot_error),
+            devices=[DeviceBoot(each.device, str(each.state), _public(each.error)) for each in service.engine.devices],
+            error=None if service.boot_error is None else _public(str(service.boot_error)),
         )
         return _json(body, is_good=body.ready_s is not None)
 
@@ -73,13 +73,13 @@ class HealthEndpoints:
         return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     def _state(self) -> Readiness:
-        if self._service.admission.is_stopping:
-            return "stopping"
         state: Readiness = self._service.engine.state.value
-        return state
+        return "stopping" if self._service.admission.is_stopping and state != "failed" else state
 
-    def _is_alive(self) -> bool:
-        return self._service.engine.is_alive(_MAX_ENGINE_SILENCE_S)
+
+def _public(text: str | None) -> str | None:
+    """What went wrong without the directories that it names: whoever asks learns no more of this machine."""
+    return None if text is None else _DIRECTORIES.sub("", text)
 
 
 def _json(body: msgspec.Struct, *, is_good: bool = True) -> Response:

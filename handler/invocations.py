@@ -20,7 +20,7 @@ from handler.interruption import Deadlines, interruptible
 from handler.schema.codec import decode_object, decode_request, encode_json
 from handler.schema.predictions import Predictions, PredictRequest
 from handler.service import Service
-from handler.trace import RequestTrace, trace_of
+from handler.trace import RequestTrace, forget_frames, trace_of
 
 _PREDICT = msgspec.json.Decoder(PredictRequest)
 
@@ -95,6 +95,7 @@ class InvocationsEndpoint:
         try:
             await endpoint({**scope, "pilotlight.trace": trace}, _replayed(encode_json(instance), _nothing), collect)
         except PilotlightError as error:
+            forget_frames(error)
             return error
         return b"".join(parts)
 

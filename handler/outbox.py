@@ -95,6 +95,11 @@ class GatheringTransport:
         if not self._waiting:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close, and forget what waits."""
+        self._closes = True
+        self._transport.abort()
+
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
         return self._closes or self._transport.is_closing()

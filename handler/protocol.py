@@ -46,11 +46,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         idle_s: seconds that a connection may be silent between requests, or before the first.
         arrival_s: seconds that a request's head may take from its first byte on, and then its body.
+        stall_s: seconds that a client may read nothing while more waits for it than a connection's buffers hold. Then
+            it has left as far as we can tell. Until then what is generated for it waits in memory: that bounds it.
         connections: at most.
     """
 
     idle_s: float = 75.0  # longer than the usual 60 s of load balancers, which must be the ones to close
     arrival_s: float = 60.0
+    stall_s: float = 30.0
     connections: int = 1 << 20
 
 
@@ -70,20 +73,25 @@ def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
     shared = _Shared(
         limits,
         Outbox(),
-        idle=Delay(limits.idle_s, GatheringProtocol.timeout_keep_alive_handler),
+        idle=Delay(limits.idle_s, GatheringProtocol.abort),
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
+        stalled=Delay(limits.stall_s, GatheringProtocol.abort),
     )
     # Not a type, but uvicorn only ever calls it.
     return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, shared=shared))
 
 
 class _Shared(msgspec.Struct, frozen=True):
-    """What all connections have together: silent ones are in `idle`, those with a part of a request in `arrival`."""
+    """What all connections have together.
+
+    Silent ones are in `idle`, those with a part of a request in `arrival`, those whose client lags behind in `stalled`.
+    """
 
     limits: Limits
     outbox: Outbox
     idle: Delay[GatheringProtocol]
     arrival: Delay[GatheringProtocol]
+    stalled: Delay[GatheringProtocol]
 
 
 class GatheringProtocol(HttpToolsProtocol):
@@ -102,6 +110,7 @@ class GatheringProtocol(HttpToolsProtocol):
         self._outbox = shared.outbox
         self._idle = shared.idle
         self._arrival = shared.arrival
+        self._stalled = shared.stalled
         self._max_connections = shared.limits.connections
         self._running: Cycle | None = None
         self._awaited = _NOTHING
@@ -124,6 +133,7 @@ class GatheringProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._idle.end(self)
         self._arrival.end(self)
+        self._stalled.end(self)
         if self._running is not None and not self._running.response_complete:  # which need not be the newest one
             self._running.disconnected = True
             self._running.message_event.set()
@@ -157,6 +167,20 @@ class GatheringProtocol(HttpToolsProtocol):
         """Keep a header; what comes behind the body is for nobody here."""
         if self._awaited is _HEAD:
             super().on_header(name, value)
+
+    def pause_writing(self) -> None:
+        """The client lags behind."""
+        super().pause_writing()
+        self._stalled.begin(self, self.loop)
+
+    def resume_writing(self) -> None:
+        """It has read most of what waited."""
+        super().resume_writing()
+        self._stalled.end(self)
+
+    def abort(self) -> None:
+        """Close without sending what still waits: a client that does not read it would keep the connection for good."""
+        self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Run the application, or have it wait for the answer to the request before."""

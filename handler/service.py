@@ -61,14 +61,20 @@ class ServesModel(SubmitsSequences, Protocol):
     def stop(self, timeout_s: float) -> bool:
         """End all threads; False if one did not end in time."""
 
-    def is_alive(self, max_silence_s: float) -> bool:
+    @property
+    def is_alive(self) -> bool:
         """Whether it boots, or does its work on every device that once was ready."""
+
+    def watch(self, elapsed_s: float, timeout_s: float) -> None:
+        """Give up a device of which nothing has been heard for `timeout_s` of the time between calls."""
 
 
 class Service:
     """One function in one process.
 
     Attributes:
+        boot_error: why the model could not be loaded.
+        is_lost: whether no device is left of those that served.
         loop: the event loop that it runs on, known from `start` on. To ask for the running one takes a system call in
             Python before 3.12.
     """
@@ -88,6 +94,7 @@ class Service:
         )
         self.boot_error: PilotlightError | None = None
         self._threads = ThreadPoolExecutor(_NUM_THREADS, "plan")
+        self.is_lost = False
         self._booted = asyncio.Event()
         self._fingerprint: str | None = None
         self._params_factory: ParamsFactory | None = None
@@ -131,6 +138,16 @@ class Service:
             logger.error("the model could not be loaded: %s", error)
         self._booted.set()
 
+    def lose_engine(self) -> None:
+        """Nothing will be generated here any more: new requests are refused as those of an instance that stops."""
+        self.is_lost = self.admission.is_stopping = True
+        logger.error("the engine is lost: %s", self.loss)
+
+    @property
+    def loss(self) -> str:
+        """What became of each device."""
+        return "; ".join(f"{each.device}: {each.error}" for each in self.engine.devices if each.error)
+
     async def booted(self) -> None:
         """Return when the boot has ended, well or not."""
         await self._booted.wait()
@@ -148,7 +165,7 @@ class Service:
         """
         await self.booted()
         if self.engine.model is None:
-            raise EngineError(f"The model could not be loaded: {self.boot_error}")
+            raise EngineError("The model could not be loaded; the server's log says why")
         return self.engine.model
 
     def params_factory(self, model: LoadedModel) -> ParamsFactory:

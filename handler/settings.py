@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         body_timeout: seconds that a request's head may take to arrive, and then its body.
         request_timeout: seconds a request may take, queueing included.
         heartbeat_interval: seconds of silence after which a stream gets a comment; 0 sends none.
+        step_timeout: seconds that a step of the engine may take before it counts as hung, and the engine as lost.
         drain_timeout: seconds that running requests are given after SIGTERM.
         database_url: None is the embedded PostgreSQL, "none" keeps records in the spool only.
         db_pool_size: connections to PostgreSQL at most.
@@ -87,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout: float = 60.0
     request_timeout: float = 300.0
     heartbeat_interval: float = 15.0
+    step_timeout: float = 30.0
     drain_timeout: float = 30.0
     database_url: str | None = None
     db_pool_size: int = 4
@@ -336,6 +338,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "body_timeout": _number(0.1, 3600.0),
     "request_timeout": _number(0.1, 86400.0),
     "heartbeat_interval": _number(0.0, 3600.0),
+    "step_timeout": _number(0.1, 86400.0),
     "drain_timeout": _number(0.0, 3600.0),
     "database_url": _database_url,
     "db_pool_size": _integer(1, 1000),

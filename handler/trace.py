@@ -35,6 +35,7 @@ class RequestTrace(Facts):
     created_s: float = msgspec.field(default_factory=time.time)
     start_s: float = msgspec.field(default_factory=time.monotonic)
     allowance: Allowance | None = None
+    error: BaseException | None = None
 
     @property
     def num_used_tokens(self) -> int:
@@ -43,7 +44,8 @@ class RequestTrace(Facts):
 
     def fail(self, error: BaseException) -> None:
         """Note why the request did not end well, and what that makes it; the first reason stays, or a good end."""
-        if self.error_type is None and self.end_s is None:
+        if self.error is None and self.end_s is None:
+            self.error = error
             self.error_type = type(error).__name__
             self.error_message = _message_of(error)
             self.status = _status_of(error)
@@ -67,7 +69,7 @@ class RequestTrace(Facts):
     def seal(self, instance_id: str) -> None:
         """Nothing more will be noted: become what the spool is to keep, and nothing else."""
         self.instance_id = instance_id
-        self.allowance = None
+        self.allowance = self.error = None
         if len(self.endpoint) > _LONGEST_NAME:
             self.endpoint = shortened(self.endpoint, _LONGEST_NAME)
         if self.model_name is not None and len(self.model_name) > _LONGEST_NAME:
@@ -92,6 +94,17 @@ def trace_of(scope: Scope) -> RequestTrace:
 def _message_of(error: BaseException) -> str | None:
     """What a row says of an error; nothing of a defect, whose text may hold anything, a prompt as well."""
     return str(error) if isinstance(error, PilotlightError | HTTPException) else None
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Cut an error that was handled from the frames that it came through, for most of them know it in turn.
+
+    All that a request had, its tokens and its connection, would otherwise wait for the collector of cycles.
+    """
+    while error is not None:
+        behind = error.__cause__ or error.__context__  # which may be the error itself
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = behind
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

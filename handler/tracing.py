@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handler.errors import ClientDisconnectedError, SpoolError
+from handler.errors import ClientDisconnectedError, PilotlightError, SpoolError
 from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
 from handler.outbox import BEFORE_WRITE
 from handler.requestlog.facts import Facts
 from handler.requestlog.record import Status
-from handler.trace import RequestTrace, header
+from handler.trace import RequestTrace, forget_frames, header
 
 logger = logging.getLogger("handler.access")
 
@@ -122,6 +122,8 @@ class TracingMiddleware:
         trace.end_s = time.monotonic()
         endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
         self._metrics.observe_request(trace, scope["method"], endpoint)
+        if isinstance(trace.error, PilotlightError):
+            forget_frames(trace.error)
         if not is_logged:
             return
         trace.seal(self._instance_id)

@@ -23,6 +23,7 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.writes: list[bytes] = []
         self.is_closed = False
+        self.is_aborted = False
         self.is_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -31,6 +32,9 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
 
     def is_closing(self) -> bool:
         return self.is_closed

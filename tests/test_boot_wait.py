@@ -196,6 +196,8 @@ async def test_requests_that_wait_for_a_damaged_model_are_told(tiny_served: Snap
         startup = await client.get("/startup")
         assert startup.status_code == 503
         assert "int8.safetensors" in startup.json()["error"]
+        for told in (startup, response):  # what, and not where on this machine
+            assert str(tmp_path) not in told.text
 
 
 @pytest.mark.parametrize(

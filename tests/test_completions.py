@@ -13,6 +13,7 @@ import pytest
 from handler.engine.engine import Engine, Handle
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
+from handler.errors import NothingLeftError
 from handler.formats.text_logprobs import LogprobLists
 from handler.requestlog.record import Record, Status
 from handler.schema.text import CompletionLogprobs
@@ -321,3 +322,13 @@ async def test_the_record_has_the_finish_reason_of_the_best(tiny_served: Snapsho
         choice, _ = orjson.loads(exchange.body)["choices"]
         assert (choice["text"], choice["finish_reason"]) == ("b", "stop")
         assert only(application.records()).finish_reason == "stop"
+
+
+async def test_what_leaves_no_token_is_the_clients_to_mend(tiny_served: Snapshot, tmp_path: Path) -> None:
+    stuck = TokenEvent(finish_reason=FinishReason.ERROR, error=NothingLeftError("nothing is left"))
+    async with Application(tiny_served, tmp_path, engine_type=scripted([(0, stuck)])) as application:
+        response = await application.client.post("/v1/completions", json={"model": "llama", "prompt": "a"})
+        (record,) = application.records()
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert (record.status, record.http_status, record.error_type) == (Status.ERROR, 400, "NothingLeftError")

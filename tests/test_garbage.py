@@ -12,8 +12,9 @@ import pytest
 
 from handler.engine.snapshot import Snapshot
 from handler.interruption import _UNWATCHED_S
+from handler.requestlog.record import Status
 from tests.asgi import Application
-from tests.connection import Connection
+from tests.connection import Connection, turn_until
 
 NUM_REQUESTS = 20
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}], "ignore_eos": True}
@@ -50,3 +51,43 @@ async def test_an_answer_leaves_no_garbage(
     if tokens > 1:  # long enough to be watched
         assert all(record.duration_ms is not None and record.duration_ms > _UNWATCHED_S * 1000 for record in records)
     assert found < NUM_REQUESTS
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_leaves_no_garbage(
+    tiny_served: Snapshot, tmp_path: Path, stream: bool, uncollected: None
+) -> None:
+    async with Application(tiny_served, tmp_path) as application:
+
+        async def leave() -> None:
+            """Go when there are a few tokens, and return when nothing is left to do."""
+            connection = Connection(application.app)
+            before = application.service.metrics._tokens.value
+            connection.protocol.data_received(request({"stream": stream, "max_tokens": 900}))
+            await turn_until(lambda: application.service.metrics._tokens.value > before + 3)
+            connection.protocol.connection_lost(None)
+            await connection.idle()
+            await application.idle()
+
+        await leave()
+        gc.collect()
+        for _ in range(NUM_REQUESTS):
+            await leave()
+        found = gc.collect()
+        records = application.records()
+    assert [record.status for record in records] == [Status.CANCELLED] * (NUM_REQUESTS + 1)
+    assert found < 20 * NUM_REQUESTS  # what a connection of the test is made of; a request would be a hundred more
+
+
+async def test_a_request_that_is_refused_leaves_no_garbage(
+    tiny_served: Snapshot, tmp_path: Path, uncollected: None
+) -> None:
+    async with Application(tiny_served, tmp_path) as application:
+        connection = Connection(application.app)
+        refusals = [request({"max_tokens": -1}), request({"no_such_field": 1}), request({"model": "other"})]
+        for refused in refusals:
+            assert (await connection.ask(refused)).startswith(b"HTTP/1.1 40")
+        gc.collect()
+        for number in range(NUM_REQUESTS):
+            await connection.ask(refusals[number % len(refusals)])
+        assert gc.collect() < NUM_REQUESTS

@@ -11,7 +11,9 @@ from handler.errors import (
     ConfigurationError,
     ContextLengthError,
     EngineError,
+    EngineLostError,
     InvalidRequestError,
+    NothingLeftError,
     OverloadedError,
     PilotlightError,
     RateLimitError,
@@ -36,7 +38,8 @@ def leaves(base: type[PilotlightError]) -> Iterator[type[PilotlightError]]:
 
 
 def test_every_leaf_that_a_request_can_raise_has_exactly_one_entry() -> None:
-    assert set(ERROR_TABLE) == {kind for kind in leaves(PilotlightError) if not issubclass(kind, NEVER_ANSWERED)}
+    answered = {kind for kind in leaves(PilotlightError) if not issubclass(kind, NEVER_ANSWERED)}
+    assert set(ERROR_TABLE) == answered | {EngineError}  # which is raised itself where nothing more is known
 
 
 @pytest.mark.parametrize("kind", ERROR_TABLE)
@@ -47,13 +50,15 @@ def test_an_error_has_openais_body(kind: type[PilotlightError]) -> None:
     assert detail["message"] == "what happened"
     assert detail["type"] == ERROR_TABLE[kind].type
     assert detail["param"] == ("field" if issubclass(kind, RequestError) else None)
-    assert detail["code"] == (kind.code if issubclass(kind, RequestError | UnavailableError) else None)
+    assert detail["code"] == (
+        kind.code if issubclass(kind, RequestError | UnavailableError | EngineLostError) else None
+    )
     assert 400 <= http_error(error).status < 600
 
 
 def test_the_clients_errors_are_4xx_and_ours_5xx_but_for_what_is_used_up() -> None:
     for kind, entry in ERROR_TABLE.items():
-        is_clients = issubclass(kind, RequestError) or kind in {OverloadedError, RateLimitError}
+        is_clients = issubclass(kind, RequestError) or kind in {OverloadedError, RateLimitError, NothingLeftError}
         assert (entry.status < 500) == is_clients, kind
 
 
@@ -66,6 +71,7 @@ def test_headers_say_when_to_come_back_and_how_to_authenticate() -> None:
     assert error_headers(OverloadedError("full")) == {}
     assert error_headers(AuthenticationError("who")) == {"www-authenticate": "Bearer"}
     assert error_headers(InvalidRequestError("bad")) == {}
+    assert error_headers(EngineLostError("gone")) == {"retry-after": "1"}
 
 
 def test_codes_are_openais() -> None:

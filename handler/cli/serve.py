@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import errno
 import gc
 import json
 import logging
-import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import msgspec
 import uvicorn
@@ -26,6 +24,7 @@ from starlette.types import ASGIApp
 import handler
 from handler.app import create_app
 from handler.boot import BootTimeline
+from handler.cli.server import EXIT_GOOD, EXIT_LOST, LOST_GRACE_S, DrainingServer, exit_code
 from handler.descriptors import max_connections, raise_descriptor_limit
 from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
@@ -40,6 +39,9 @@ from handler.requestlog.spool import Spool
 from handler.service import Service
 from handler.settings import Settings
 
+STALL_TIMEOUT_S = 30.0
+"""How long a client may read nothing of what waits for it."""
+
 _COLLECTED_OBJECTS = 20_000
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Serve until a signal; 1 if the model could not be loaded, 2 if a setting does not suit it or this machine."""
+    """Serve until a signal. The exit codes are those of `handler.cli.server`."""
     timeline = BootTimeline()
     # libgomp, which torch computes with, reads it when it is loaded. Threads that spin for long at each barrier keep
     # the core that the late one needs. On two cores with a busy neighbour this gave twice the tokens per second, and on
@@ -61,10 +63,25 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     configure_logging(settings.log_level)
     raise_descriptor_limit()
+    # Until uvicorn takes over. As the first process of a container we would not even be ended by it otherwise.
+    signal.signal(signal.SIGTERM, _leave)
     with timeline.phase("bind"):
         listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
     with timeline.phase("snapshot"):
         snapshot = ensure_snapshot(settings)
+    return serve(settings, EnginePool(snapshot, engine_options(settings), timeline), timeline, listener)
+
+
+def serve(
+    settings: Settings,
+    engine: EnginePool,
+    timeline: BootTimeline,
+    listener: socket.socket,
+    *,
+    lost_grace_s: float = LOST_GRACE_S,
+    stall_timeout_s: float = STALL_TIMEOUT_S,
+) -> int:
+    """Serve with this engine and the settings' request log; the exit code."""
     embedded = EmbeddedPostgres(settings.pilotlight_home) if settings.database_url is None else None
     database = None if settings.database_url == "none" else settings.database_url
     sink = LogSink(
@@ -73,7 +90,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         pool_size=settings.db_pool_size,
         spill_descriptor=None if settings.keeps_spool else 1,  # standard output
     )
-    engine = EnginePool(snapshot, engine_options(settings), timeline)
     address = listener_address(listener)
 
     def on_ready(service: Service) -> None:
@@ -83,18 +99,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         elif not service.admission.is_stopping:
             announce(service, address)
 
-    app = create_app(settings, engine, sink, timeline, on_ready=on_ready)
+    def on_lost() -> None:
+        server.end_after_loss()
+
+    app = create_app(settings, engine, sink, timeline, on_ready=on_ready, on_lost=on_lost)
     service: Service = app.state.service
-    server = _Server(uvicorn_config(app, settings), service)
+    server = DrainingServer(
+        uvicorn_config(app, settings, stall_timeout_s), service, settings.drain_timeout, lost_grace_s
+    )
     try:
         server.run(sockets=[listener])
     finally:
         gc.unfreeze()
         if embedded is not None:
             embedded.stop()
-    if service.boot_error is None:
-        return 0
-    return 2 if isinstance(service.boot_error, ConfigurationError) else 1
+    if service.is_lost:
+        _leave_at_once(service)
+    return exit_code(service)
 
 
 def engine_options(settings: Settings) -> EngineOptions:
@@ -172,19 +193,19 @@ def calm_collector() -> None:
     gc.set_threshold(_COLLECTED_OBJECTS, *gc.get_threshold()[1:])
 
 
-def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, settings: Settings, stall_timeout_s: float = STALL_TIMEOUT_S) -> uvicorn.Config:
     """Uvicorn with its fastest loop and parser, and without its own access log."""
+    limits = Limits(arrival_s=settings.body_timeout, stall_s=stall_timeout_s, connections=max_connections())
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=gathering_protocol(Limits(arrival_s=settings.body_timeout, connections=max_connections())),
+        http=gathering_protocol(limits),
         ws="none",
         proxy_headers=False,  # nothing here asks where a client sits
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
     )
 
 
@@ -230,22 +251,17 @@ def announce(service: Service, address: str) -> None:
     print("\n".join(lines), flush=True)  # noqa: T201  (the command's own output)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but a signal first turns /ready to 503, a second one ends at once, and the exit code is ours."""
+def _leave_at_once(service: Service) -> NoReturn:
+    """End the process without waiting for a thread that hangs, nor for a library that waits for a lost device.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
+    Everything else has stopped already, and its records are safe.
+    """
+    logger.error("exit code %d: the engine was lost: %s", EXIT_LOST, service.loss)
+    logging.shutdown()
+    os._exit(EXIT_LOST)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again.
 
-        Logs through the loop: the signal may have come in the middle of a write to the same stream.
-        """
-        del frame
-        self._service.admission.is_stopping = True
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
-        fields = {"signal": signal.Signals(sig).name}
-        asyncio.get_running_loop().call_soon_threadsafe(partial(logger.info, "stopping", extra={FIELDS: fields}))
+def _leave(sig: int, _: FrameType | None) -> NoReturn:
+    """Nothing has begun yet that would have to end."""
+    logger.info("stopping", extra={FIELDS: {"signal": signal.Signals(sig).name}})
+    raise SystemExit(EXIT_GOOD)

@@ -1,8 +1,12 @@
-"""One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread."""
+"""One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread.
+
+A step that fails fails nobody yet: the scheduler has its sequences run alone, and who fails alone ends with an error.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Collection
@@ -10,6 +14,7 @@ from collections.abc import Collection
 import msgspec
 
 from handler.engine.blocks import BlockPool
+from handler.engine.faults import is_device_lost
 from handler.engine.loaded import LoadedModel
 from handler.engine.output import SequenceOutput
 from handler.engine.scheduler import Scheduler
@@ -19,11 +24,28 @@ from handler.engine.types import (
     FinishReason,
     PendingStep,
     Runner,
+    SampledToken,
     SamplingParams,
     Sequence,
     TokenEvent,
+    failure_event,
 )
-from handler.errors import EngineError
+from handler.errors import EngineError, EngineLostError
+
+logger = logging.getLogger(__name__)
+
+_MOST_FAILURES_IN_A_ROW = 8
+"""Steps of single sequences that may fail with no good one between them; after that it is not the sequences."""
+
+Events = list[tuple[int, TokenEvent]]
+
+
+class StepFailedError(Exception):
+    """The runner failed with a batch; the reason is the cause. Never leaves the core."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self.batch = batch
 
 
 class LaunchedStep(msgspec.Struct, frozen=True):
@@ -56,6 +78,9 @@ class EngineCore:
         self._sequences: dict[int, tuple[Sequence, SequenceOutput]] = {}
         self._in_flight: deque[LaunchedStep] = deque()
         self._begun: list[tuple[int, TokenEvent]] = []
+        self._yielded: Events = []  # by the step that runs
+        self._num_failures_in_a_row = 0
+        self._may_prepare = True
 
     @property
     def has_work(self) -> bool:
@@ -91,24 +116,37 @@ class EngineCore:
 
     def cancel_all(self) -> list[int]:
         """Drop every sequence and return their ids. Nothing is in flight any more then."""
-        while self._in_flight:
-            with contextlib.suppress(Exception):  # its sequences end here, whatever becomes of it
-                self._in_flight.popleft().pending.wait()
+        self._abandon_steps()
         ids = list(self._sequences)
         for sequence_id in ids:
             self.cancel(sequence_id)
         return ids
 
-    def step(self) -> list[tuple[int, TokenEvent]]:
-        """Launch the next batch; (sequence id, event) for each sequence that got tokens from a step that is done."""
-        events = self._collect() if self._scheduler.needs_results else []
-        batch = self._scheduler.schedule()
-        if batch:
-            self._launch(batch)
-        may_stay = 1 if batch and self._runner.runs_ahead else 0
-        while len(self._in_flight) > may_stay:
-            events += self._collect()
-        return events
+    def fail_all(self, error: Exception) -> Events:
+        """End every sequence after a step that raised; what that had yielded comes first."""
+        yielded, self._yielded = self._yielded, []
+        event = failure_event(error)
+        return yielded + [(sequence_id, event) for sequence_id in self.cancel_all()]
+
+    def step(self) -> Events:
+        """Launch the next batch; (sequence id, event) for each sequence that got tokens from a step that is done.
+
+        Raises:
+            EngineLostError: the device computes nothing any more.
+        """
+        self._yielded = []
+        try:
+            if self._scheduler.needs_results:
+                self._collect()
+            batch = self._scheduler.schedule()
+            if batch:
+                self._launch(batch)
+            may_stay = 1 if batch and self._runner.runs_ahead and not self._scheduler.is_on_trial else 0
+            while len(self._in_flight) > may_stay:
+                self._collect()
+        except StepFailedError as failure:
+            self._recover(failure)
+        return self._yielded
 
     def take_begun(self) -> list[tuple[int, TokenEvent]]:
         """Events without tokens for those that have begun since the last call, and whose prompt takes more steps.
@@ -119,8 +157,20 @@ class EngineCore:
         return [(sequence_id, event) for sequence_id, event in begun if sequence_id in self._sequences]
 
     def idle(self) -> None:
-        """Use a moment without work."""
-        self._runner.idle()
+        """Use a moment without work. If that fails there are no more preparations, which nobody is owed.
+
+        Raises:
+            EngineLostError: the device computes nothing any more.
+        """
+        if not self._may_prepare:
+            return
+        try:
+            self._runner.idle()
+        except Exception as error:
+            self._may_prepare = False
+            logger.exception("preparing steps failed and is given up")
+            if is_device_lost(error):
+                raise EngineLostError(f"the device is lost: {type(error).__name__}") from error
 
     def stats(self) -> EngineStats:
         """Counts for metrics and admission."""
@@ -143,17 +193,25 @@ class EngineCore:
         for chunk in batch:
             if chunk.sequence.first_scheduled_s is None:
                 chunk.sequence.first_scheduled_s = now_s
-        self._in_flight.append(LaunchedStep(batch, self._runner.launch(batch)))
+        try:
+            pending = self._runner.launch(batch)
+        except Exception as error:
+            raise StepFailedError(batch) from error
+        self._in_flight.append(LaunchedStep(batch, pending))
 
-    def _collect(self) -> list[tuple[int, TokenEvent]]:
+    def _collect(self) -> None:
         """Wait for the oldest step in flight and take in what it yields."""
         step = self._in_flight.popleft()
-        sampled = dict(step.pending.wait())
-        for sequence, prompt_logprobs in step.pending.prompt_logprobs():
+        try:
+            sampled = dict(step.pending.wait())
+            scored = step.pending.prompt_logprobs()
+        except Exception as error:
+            raise StepFailedError(step.batch) from error
+        self._num_failures_in_a_row = 0
+        for sequence, prompt_logprobs in scored:
             _, output = self._sequences.get(sequence.id, (None, None))
             if output is not None:
                 output.keep_prompt_logprobs(prompt_logprobs)
-        events = []
         for chunk in step.batch:
             sequence = chunk.sequence
             owner, output = self._sequences.get(sequence.id, (None, None))
@@ -165,15 +223,60 @@ class EngineCore:
                 if chunk.start == sequence.cached_tokens:
                     self._begun.append((sequence.id, TokenEvent(first_scheduled_s=sequence.first_scheduled_s)))
                 continue
-            event = output.accept(tokens)
+            event = self._accept(output, tokens)
             if event.finish_reason is FinishReason.ERROR:
-                self._runner.clear(self._scheduler.forget(sequence))
+                self._clear(sequence)
             else:
                 self._scheduler.advance(chunk, len(event.token_ids))
+            self._yielded.append((sequence.id, event))
             if event.finish_reason is not None:
                 self.cancel(sequence.id)
-            events.append((sequence.id, event))
-        return events
+
+    def _accept(self, output: SequenceOutput, tokens: list[SampledToken]) -> TokenEvent:
+        """What the tokens yield; a defect there is one sequence's, and not the step's."""
+        try:
+            return output.accept(tokens)
+        except Exception as error:
+            logger.exception("a sequence's tokens could not be taken in")
+            return failure_event(error)
+
+    def _recover(self, failure: StepFailedError) -> None:
+        """Go on after a step that failed: its sequences run again, each alone, but for one that just did.
+
+        Steps in flight are taken back too: they would be told apart from the failed one only by what they leave.
+        """
+        batch, cause = failure.batch, failure.__cause__
+        assert isinstance(cause, Exception)
+        if is_device_lost(cause):
+            raise EngineLostError(f"the device is lost: {type(cause).__name__}") from cause
+        logger.error("a step of %d sequences failed", len(batch), exc_info=cause)
+        cause.__traceback__ = None  # it holds the step's tensors
+        self._abandon_steps()
+        self._scheduler.restart(batch)
+        if len(batch) > 1:
+            return
+        sequence = batch[0].sequence
+        if sequence.id in self._sequences:
+            self._clear(sequence)
+            self._yielded.append((sequence.id, failure_event(cause)))
+            self.cancel(sequence.id)
+        self._num_failures_in_a_row += 1
+        if self._num_failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            raise EngineLostError(
+                f"{self._num_failures_in_a_row} steps in a row failed: {type(cause).__name__}"
+            ) from cause
+
+    def _abandon_steps(self) -> None:
+        """Have nothing in flight any more, whatever it would have yielded."""
+        while self._in_flight:
+            with contextlib.suppress(Exception):
+                self._in_flight.popleft().pending.wait()
+
+    def _clear(self, sequence: Sequence) -> None:
+        """Let nothing of a sequence that failed reach others."""
+        blocks = self._scheduler.forget(sequence)
+        if blocks:
+            self._runner.clear(blocks)
 
     def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
         vocab_size = self.model.info.vocab_size

@@ -2,6 +2,7 @@
 
 Knows no asyncio: events leave through `post`, a callable that runs a function on the consumer's thread (an event
 loop's `call_soon_threadsafe`), once per step. torch is imported in the thread, so that the function listens before it.
+Who listens to which sequence is known on the consumer's side, so that all can be told when the thread hangs.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from handler.engine.snapshot import Snapshot
 from handler.engine.types import (
     EngineOptions,
     EngineStats,
-    FinishReason,
     OnEvent,
     SamplingParams,
     TokenEvent,
+    failure_event,
 )
-from handler.errors import EngineError, PilotlightError
+from handler.errors import EngineError, EngineLostError, PilotlightError
 
 if TYPE_CHECKING:
     from handler.engine.core import EngineCore
@@ -81,7 +82,6 @@ class _Submission(msgspec.Struct, frozen=True):
     sequence_id: int
     prompt_tokens: list[int]
     params: SamplingParams
-    on_event: OnEvent
 
 
 class Engine:
@@ -103,8 +103,11 @@ class Engine:
         self._num_threads = num_threads
         self._inbox: queue.SimpleQueue[_Submission | Callable[[EngineCore], None] | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()  # a submission comes before the failure that answers it, or is refused
-        self._listeners: dict[int, OnEvent] = {}  # engine thread only
-        self._refused: list[tuple[OnEvent, TokenEvent]] = []  # engine thread only
+        self._listeners: dict[int, OnEvent] = {}  # each taken out at once by whoever tells it the last event
+        self._refused: list[tuple[int, TokenEvent]] = []  # engine thread only
+        self._silence_s = 0.0  # of the thread, as far as somebody watched; consumer's thread only
+        self._last_heartbeat_s: float | None = None
+        self._given_up = threading.Event()
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
         self._model: LoadedModel | None = None
@@ -144,35 +147,52 @@ class Engine:
         """Queue a sequence; `on_event` receives its events through `post`, the last one with a finish reason.
 
         Raises:
-            EngineError: the engine has ended.
+            EngineLostError: the engine has ended.
         """
         sequence_id = next(self._ids)
         with self._accepting:
             if self.state in {EngineState.FAILED, EngineState.STOPPED}:
-                raise EngineError("the engine has ended")
-            self._inbox.put(_Submission(sequence_id, prompt_tokens, params, on_event))
+                raise EngineLostError("the engine has ended")
+            self._listeners[sequence_id] = on_event
+            self._inbox.put(_Submission(sequence_id, prompt_tokens, params))
         return Handle(sequence_id, self._cancel)
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread after its current step; what still runs is dropped. False if it did not end in time."""
+        """End the thread after its current step; what still runs is dropped. False if it did not end in time.
+
+        A thread that was given up is not waited for: it is a daemon, and ends with the process.
+        """
         self._inbox.put(None)
         if self._thread is None:
             return True
-        self._thread.join(timeout_s)
+        self._thread.join(0.0 if self._given_up.is_set() else timeout_s)
         return not self._thread.is_alive()
 
-    def is_alive(self, max_silence_s: float) -> bool:
-        """Whether the thread has shown a sign of life within `max_silence_s`; booting counts as life."""
-        if self.state is EngineState.BOOTING:
-            return True
-        return self.state is EngineState.READY and time.monotonic() - self.heartbeat_s <= max_silence_s
+    @property
+    def is_alive(self) -> bool:
+        """Whether it does its work or is on the way to it; `watch` finds out if it hangs."""
+        return self.state in {EngineState.BOOTING, EngineState.READY}
+
+    def watch(self, elapsed_s: float, timeout_s: float) -> None:
+        """Give the thread up if nothing has been heard of it for `timeout_s`; everybody who waits is told at once.
+
+        To be called again and again on the consumer's thread. `elapsed_s` is the time since the last call in which the
+        thread could have run: what the whole process was stopped for does not count.
+        """
+        if self.state is not EngineState.READY:
+            return
+        if self.heartbeat_s != self._last_heartbeat_s:
+            self._last_heartbeat_s, self._silence_s = self.heartbeat_s, 0.0
+            return
+        self._silence_s += elapsed_s
+        if self._silence_s >= timeout_s:
+            self._given_up.set()
+            logger.error("the engine on %s hangs: a step has not ended for %g s", self._options.device, timeout_s)
+            self._fail(EngineLostError(f"the engine hangs: a step has not ended for {timeout_s:g} s"))
 
     def _cancel(self, sequence_id: int) -> None:
-        def cancel(core: EngineCore) -> None:
-            self._listeners.pop(sequence_id, None)
-            core.cancel(sequence_id)
-
-        self._inbox.put(cancel)
+        self._listeners.pop(sequence_id, None)
+        self._inbox.put(partial(_cancel_in, sequence_id))
 
     def _run(self, post: Post, on_boot: OnBoot) -> None:
         try:
@@ -181,46 +201,50 @@ class Engine:
             if not isinstance(error, PilotlightError):
                 logger.exception("engine boot failed")
                 error = EngineError(f"the engine could not boot: {error}")
-            listeners = self._fail(error)
+            self._end(error)
             post(partial(on_boot, error))
-            if listeners:
-                post(partial(_deliver, [(listener, _failed(error)) for listener in listeners]))
+            post(partial(self._fail, error))
             return
         try:
             post(partial(on_boot, None))
             self._serve(core, post)
         except Exception as error:  # without this the thread would die and still call itself ready
             logger.exception("engine thread failed on %s", self._options.device)
-            deliveries = [*self._refused, *((listener, _failed(error)) for listener in self._fail(error))]
+            failure = error if isinstance(error, EngineLostError) else EngineLostError(_described(error))
+            self._end(failure)
             with contextlib.suppress(RuntimeError):  # the consumer's loop is closed: nobody waits any more
-                post(partial(_deliver, deliveries))
+                post(partial(self._fail, failure))
         else:
-            self.state = EngineState.STOPPED
+            if not self._given_up.is_set():
+                self.state = EngineState.STOPPED
 
-    def _fail(self, error: Exception) -> list[OnEvent]:
-        """Take no more submissions; everybody who still waits, those whose submission was not even read included."""
-        self._error = error if isinstance(error, PilotlightError) else _failed(error).error
-        self.stats = msgspec.structs.replace(self.stats, num_running=0, num_waiting=0, kv_blocks_used=0)
+    def _end(self, error: PilotlightError) -> None:
+        """Take no more submissions; the first reason stays."""
         with self._accepting:
-            self.state = EngineState.FAILED
-        listeners = list(self._listeners.values())
-        with contextlib.suppress(queue.Empty):
-            while True:
-                message = self._inbox.get(block=False)
-                if isinstance(message, _Submission):
-                    listeners.append(message.on_event)
-        return listeners
+            if self.state is not EngineState.FAILED:
+                self._error, self.state = error, EngineState.FAILED
+        self.stats = msgspec.structs.replace(self.stats, num_running=0, num_waiting=0, kv_blocks_used=0)
+
+    def _fail(self, error: PilotlightError) -> None:
+        """Tell everybody who still waits, those whose submission was not even read included. Consumer's thread."""
+        self._end(error)
+        event = failure_event(error if isinstance(error, EngineError) else EngineLostError(_described(error)))
+        while self._listeners:
+            _, listener = self._listeners.popitem()
+            listener(event)
 
     def _serve(self, core: EngineCore, post: Post) -> None:
-        while self._handle_inbox(core):
+        while self._handle_inbox(core) and not self._given_up.is_set():
             self.heartbeat_s = time.monotonic()
             deliveries, self._refused = self._refused, []
             had_work = core.has_work
             if had_work:
                 deliveries += self._step(core)
+            if self._given_up.is_set():
+                return
             self.stats = core.stats()
             if deliveries:
-                post(partial(_deliver, deliveries))
+                post(partial(self._deliver, deliveries))
             if not had_work:
                 core.idle()
 
@@ -256,33 +280,30 @@ class Engine:
             core.add(submission.sequence_id, submission.prompt_tokens, submission.params)
         except Exception as error:  # one sequence that cannot be followed must not end the others
             logger.exception("a sequence was refused")
-            self._refused.append((submission.on_event, _failed(error)))
-        else:
-            self._listeners[submission.sequence_id] = submission.on_event
+            self._refused.append((submission.sequence_id, failure_event(error)))
 
-    def _step(self, core: EngineCore) -> list[tuple[OnEvent, TokenEvent]]:
-        """One step; a failed one fails every sequence, and the engine goes on."""
+    def _step(self, core: EngineCore) -> list[tuple[int, TokenEvent]]:
+        """One step; the core knows what to do when the device fails, and a defect of ours fails every sequence."""
         try:
-            events = core.step()
-            events += core.take_begun()
+            return core.step() + core.take_begun()
+        except EngineLostError:
+            raise
         except Exception as error:  # a step's failure must reach the clients, whatever it is
             logger.exception("engine step failed")
-            event = _failed(error)
-            core.cancel_all()
-            events = [(sequence_id, event) for sequence_id in self._listeners]  # also one whose last event was lost
-        deliveries = []
-        for sequence_id, event in events:
-            finished = event.finish_reason is not None
-            listener = self._listeners.pop(sequence_id) if finished else self._listeners[sequence_id]
-            deliveries.append((listener, event))
-        return deliveries
+            return core.fail_all(error)
+
+    def _deliver(self, deliveries: list[tuple[int, TokenEvent]]) -> None:
+        """Hand events to whoever listens; consumer's thread. Who has cancelled hears nothing any more."""
+        listeners = self._listeners
+        for sequence_id, event in deliveries:
+            listener = listeners.get(sequence_id) if event.finish_reason is None else listeners.pop(sequence_id, None)
+            if listener is not None:
+                listener(event)
 
 
-def _failed(error: Exception) -> TokenEvent:
-    failure = error if isinstance(error, EngineError) else EngineError(f"the engine failed: {type(error).__name__}")
-    return TokenEvent(finish_reason=FinishReason.ERROR, error=failure)
+def _cancel_in(sequence_id: int, core: EngineCore) -> None:
+    core.cancel(sequence_id)
 
 
-def _deliver(deliveries: list[tuple[OnEvent, TokenEvent]]) -> None:
-    for listener, event in deliveries:
-        listener(event)
+def _described(error: Exception) -> str:
+    return f"the engine failed: {type(error).__name__}"

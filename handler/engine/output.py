@@ -37,12 +37,14 @@ class SequenceOutput:
         finish: FinishReason | None = None
         stop_reason: str | int | None = None
         if self._sequence.params.max_tokens == 0:
-            sampled, finish = [], FinishReason.LENGTH
+            # Nobody asks for the token that comes next; that there are no numbers behind it still counts.
+            sampled = [one for one in sampled if one.error is not None and type(one.error) is EngineError]
+            finish = FinishReason.LENGTH
         error: EngineError | None = None
         for one in sampled:
             if one.error is not None:
                 text += self._rest()[0]
-                finish, error = FinishReason.ERROR, EngineError(f"The completion cannot go on: {one.error}")
+                finish, error = FinishReason.ERROR, one.error
                 break
             kept.append(one)
             new, finish, stop_reason = self._take(one.token_id)

@@ -2,8 +2,8 @@
 
 Engines boot side by side; the pool is ready with the first of them, and sequences go to those that are ready. A device
 that fails to boot is left out while others serve. One that fails later ends its own sequences with an error and is
-left out as well, but then the pool is no longer alive: what broke a device in mid-work (a lost context, memory gone
-bad) is mended by a new process only. Any thread may call; `post` runs what the engines have to say.
+left out as well, but then the pool is no longer alive: what broke a device in mid-work (a lost context, a step that
+never ends) is mended by a new process only. Any thread may call; `post` runs what the engines have to say.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from handler.engine.loaded import LoadedModel
 from handler.engine.router import Router
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions, EngineStats, OnEvent, SamplingParams, TokenEvent
-from handler.errors import EngineError, PilotlightError
+from handler.errors import EngineError, EngineLostError, PilotlightError
 
 logger = logging.getLogger(__name__)
 
@@ -108,12 +108,12 @@ class EnginePool:
         """Queue a sequence; `on_event` receives its events through `post`, the last one with a finish reason.
 
         Raises:
-            EngineError: no engine is ready.
+            EngineLostError: no engine is ready.
         """
         with self._lock:
             ready = [i for i, engine in enumerate(self._engines) if engine.state is EngineState.READY]
             if not ready:
-                raise EngineError("no engine is ready")
+                raise EngineLostError("no engine is ready")
             sequence_id = next(self._ids)
             chosen = self._router.choose(prompt_tokens, ready)
             self._engine_of[sequence_id] = chosen
@@ -129,7 +129,7 @@ class EnginePool:
 
         try:
             handle = self._engines[chosen].submit(prompt_tokens, params, deliver)
-        except EngineError:  # it failed a moment ago
+        except EngineLostError:  # it failed a moment ago
             self._end(sequence_id)
             raise
         return Handle(sequence_id, cancel)
@@ -146,12 +146,17 @@ class EnginePool:
         has_ended = [engine.stop(max(0.0, deadline_s - time.monotonic())) for engine in self._engines]
         return all(has_ended) and (self._thread is None or not self._thread.is_alive())
 
-    def is_alive(self, max_silence_s: float) -> bool:
-        """Whether every engine that once was ready has shown a sign of life within `max_silence_s`, or one boots."""
+    @property
+    def is_alive(self) -> bool:
+        """Whether every engine that once was ready does its work, or one boots."""
         if self.state not in {EngineState.BOOTING, EngineState.READY}:
             return False
-        booted = [engine for engine in self._engines if engine.model is not None]
-        return all(engine.is_alive(max_silence_s) for engine in booted)
+        return all(engine.is_alive for engine in self._engines if engine.model is not None)
+
+    def watch(self, elapsed_s: float, timeout_s: float) -> None:
+        """Give up engines that hang, each by itself; as for one engine."""
+        for engine in self._engines:
+            engine.watch(elapsed_s, timeout_s)
 
     def _boot(self, post: Post, on_boot: OnBoot) -> None:
         try:

@@ -20,12 +20,13 @@ from handler.engine.logprobs import score
 from handler.engine.masks import Masks
 from handler.engine.penalties import Penalties
 from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
+from handler.errors import EngineError, NothingLeftError
 
 CANDIDATES = 256
 """A top-p cut is looked for among that many likeliest tokens first; a flatter row is sorted whole."""
 
-NOTHING_LEFT = "what the request rules out leaves no token to go on with"
-NOT_FINITE = "the model's logits are not finite"
+_NOTHING_LEFT = "what the request rules out leaves no token to go on with"
+_STUCK = "The completion cannot go on: "
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -231,15 +232,20 @@ def _pieces(rows: Tensor) -> Tensor:
     return rows.reshape(num_rows, -1, size)
 
 
-def _errors(logits: Tensor, likeliest: Tensor, followers: dict[int, Follower]) -> list[str | None]:
+def not_finite() -> EngineError:
+    """What a row says from which nothing can be chosen, because the model made no numbers of it."""
+    return EngineError(f"{_STUCK}the model's logits are not finite")
+
+
+def _errors(logits: Tensor, likeliest: Tensor, followers: dict[int, Follower]) -> list[EngineError | None]:
     """Why nothing can be chosen from a row, None where something can. A row with a NaN has it for its largest."""
-    errors: list[str | None] = [None] * len(logits)
+    errors: list[EngineError | None] = [None] * len(logits)
     for row, value in enumerate(logits.gather(1, likeliest.unsqueeze(1)).squeeze(1).tolist()):
         if not math.isfinite(value):
-            errors[row] = NOTHING_LEFT if value == -math.inf else NOT_FINITE
+            errors[row] = NothingLeftError(_STUCK + _NOTHING_LEFT) if value == -math.inf else not_finite()
     for row, follower in followers.items():
         if follower.error:
-            errors[row] = f"the grammar cannot be followed any further: {follower.error}"
+            errors[row] = NothingLeftError(f"{_STUCK}the grammar cannot be followed any further: {follower.error}")
     return errors
 
 

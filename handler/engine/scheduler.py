@@ -5,6 +5,8 @@ Policy: every decoding sequence advances in every step; prompts are computed bes
 first in rank are admitted and computed first, and when blocks run out the last in rank gives its blocks back and is
 computed again later, so the first always finishes. A running sequence is not interrupted for one that waits.
 
+When a step has failed, its sequences run alone one after the other first, to find out whose fault it was.
+
 A step may be planned while the one before it is still in flight. A sequence whose next token is in flight goes on with
 that unknown token if nothing but the device needs to know it, and else is left out until it is known.
 """
@@ -17,7 +19,11 @@ from collections import deque
 
 from handler.engine.blocks import BlockPool, hash_block
 from handler.engine.drafting import Drafter
+from handler.engine.suspects import Suspects
 from handler.engine.types import Batch, Chunk, Sequence
+
+_STEPS_TO_GROW = 64
+"""Steps that have to go well before one sequence more may run together, after there were too many."""
 
 
 class Scheduler:
@@ -43,6 +49,9 @@ class Scheduler:
         self._block_size = block_size
         self._tile = tile
         self._max_batch_size = max_batch_size
+        self._room = max_batch_size  # sequences that may run together now
+        self._steps_until_growth = 0
+        self._suspects: Suspects | None = None
         self._chunk_tokens = prefill_chunk_tokens
         self.drafter = drafter
         self.waiting: deque[Sequence] = deque()
@@ -71,11 +80,33 @@ class Scheduler:
             self._release(sequence)
         else:
             self.waiting.remove(sequence)
+        if self._suspects is not None:
+            self._suspects.drop(sequence)
 
     def forget(self, sequence: Sequence) -> list[int]:
         """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
         self._pool.withdraw(sequence.block_table)
         return [block for block in sequence.block_table if not self._pool.is_shared(block)]
+
+    def restart(self, failed: Batch) -> None:
+        """Take back all steps that have not come to an end; the chunks of `failed` are those of one that failed.
+
+        Its sequences are suspects from now on. If it had one only, that is to blame, and must be removed.
+        """
+        for sequence in [each for each in self.running if each.num_chunks_in_flight]:
+            self._put_back(sequence)
+        for sequence in self.waiting:  # some may have been preempted with a chunk in flight
+            if sequence.num_chunks_in_flight:
+                sequence.rewind()
+        if len(failed) > 1:
+            self._suspects = Suspects(failed)
+        elif self._suspects is not None:
+            self._suspects.is_found = True
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether suspects run alone: each step is to be waited for then."""
+        return self._suspects is not None
 
     @property
     def needs_results(self) -> bool:
@@ -109,6 +140,8 @@ class Scheduler:
         """
         sequence = chunk.sequence
         sequence.num_chunks_in_flight -= 1
+        if self._suspects is not None:
+            self._suspects.note(chunk, num_sampled)
         if num_sampled:
             sequence.num_pending_tokens -= 1 + len(chunk.draft)
         if not sequence.block_table:
@@ -122,6 +155,12 @@ class Scheduler:
             self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
 
     def _plan(self) -> Batch:
+        if self._suspects is not None:
+            chunk = self._next_trial(self._suspects)
+            if chunk is not None:
+                return [chunk]
+        if self._room < self._max_batch_size:
+            self._grow()
         batch: Batch = []
         budget = self._chunk_tokens
         index = 0
@@ -131,7 +170,7 @@ class Scheduler:
             if length and self._reserve(sequence, length):
                 batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
             index += 1
-        while self.waiting and budget and len(self.running) < self._max_batch_size:
+        while self.waiting and budget and len(self.running) < self._room:
             sequence = self.waiting[0]
             if not self._admit(sequence, budget):
                 break
@@ -142,6 +181,34 @@ class Scheduler:
         if self.drafter is not None:
             self.drafter.add_drafts(batch, budget, len(self.running))
         return batch
+
+    def _next_trial(self, suspects: Suspects) -> Chunk | None:
+        """What the next suspect computes, alone; None when the trial is over."""
+        while (sequence := suspects.current) is not None:
+            if sequence not in self.running:
+                while not self._admit(sequence, self._chunk_tokens) and self.running:
+                    self._preempt(self.running[-1])
+                if not sequence.block_table:
+                    break  # cannot be: alone it has room
+                self.waiting.remove(sequence)
+                insort(self.running, sequence, key=_rank)
+            length, _ = self._chunk_length(sequence, self._chunk_tokens)
+            if self._reserve(sequence, length):
+                return Chunk(sequence, sequence.num_computed_tokens, length)
+        if not suspects.is_found:
+            self._room = -(-suspects.num_together // 2)
+            self._steps_until_growth = _STEPS_TO_GROW
+            for sequence in self.running[self._room :]:
+                self._preempt(sequence)
+        self._suspects = None
+        return None
+
+    def _grow(self) -> None:
+        """A step goes on with fewer sequences than it might have; let there be one more now and then."""
+        self._steps_until_growth -= 1
+        if self._steps_until_growth <= 0:
+            self._room += 1
+            self._steps_until_growth = _STEPS_TO_GROW
 
     def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
         """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""
@@ -235,6 +302,12 @@ class Scheduler:
         self._release(sequence)
         insort(self.waiting, sequence, key=_rank)
         self.num_preemptions += 1
+
+    def _put_back(self, sequence: Sequence) -> None:
+        """Have a running sequence wait, as if its steps in flight had never been launched."""
+        self._preempt(sequence)
+        self.num_preemptions -= 1
+        sequence.rewind()
 
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence.block_table)

@@ -112,7 +112,7 @@ class SampledToken(msgspec.Struct, frozen=True):
 
     token_id: int
     logprob: TokenLogprob | None = None
-    error: str | None = None
+    error: EngineError | None = None
 
 
 class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +145,12 @@ class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OnEvent = Callable[[TokenEvent], None]
+
+
+def failure_event(error: Exception) -> TokenEvent:
+    """The last event of a sequence that failed. An error not of ours goes by its type: its text may tell paths."""
+    failure = error if isinstance(error, EngineError) else EngineError(f"the engine failed: {type(error).__name__}")
+    return TokenEvent(finish_reason=FinishReason.ERROR, error=failure)
 
 
 class Sequence:
@@ -190,8 +196,25 @@ class Sequence:
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
         self.first_scheduled_s: float | None = None
-        self.follower = None if params.grammar is None else Follower(params.grammar, len(prompt_tokens))
         self.lookup: PromptLookup | None = None  # where drafts are made
+        self._begin_sampling()
+
+    def rewind(self) -> None:
+        """Forget steps that were launched and came to nothing: what is computed next follows the tokens that are known.
+
+        The generator is brought to where it was: it draws one number for each token, or none at all.
+        """
+        self.num_computed_tokens = 0
+        self.num_chunks_in_flight = 0
+        self.num_pending_tokens = 0
+        self._begin_sampling()
+        if self.params.seed is not None:
+            for _ in range(self.num_output_tokens):
+                self.rng.random()
+
+    def _begin_sampling(self) -> None:
+        params = self.params
+        self.follower = None if params.grammar is None else Follower(params.grammar, self.num_prompt_tokens)
         # Python seeds with the absolute value: -1 would repeat 1.
         seed = None if params.seed is None else params.seed % 2**64
         self.rng = random.Random(seed)  # noqa: S311  (sampling noise, not a secret)

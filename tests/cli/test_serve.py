@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from handler.cli.serve import bind, engine_options, ensure_snapshot, listener_address, uvicorn_config
+from handler.cli.serve import bind, engine_options, ensure_snapshot, listener_address
 from handler.engine.snapshot import Snapshot
 from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError
@@ -120,12 +120,6 @@ def test_a_prepared_model_is_found_and_an_impossible_one_is_an_error(environ: di
     missing = Settings.from_env(environ | {"MODEL_NAME": str(tmp_path / "missing")})
     with pytest.raises(SnapshotError, match="could not be prepared"):
         ensure_snapshot(missing)
-
-
-def test_the_drain_has_the_time_that_the_settings_give() -> None:
-    config = uvicorn_config(lambda: None, Settings.from_env({"DRAIN_TIMEOUT": "0.2"}))  # type: ignore[arg-type]
-    assert config.timeout_graceful_shutdown == 1
-    assert config.access_log is False
 
 
 def test_a_machine_reads_json(environ: dict[str, str]) -> None:

@@ -16,9 +16,10 @@ import pytest
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.engine import Engine, EngineState, Handle
+from handler.engine.runner import FinishedStep
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import Batch, EngineOptions, FinishReason, SamplingParams, TokenEvent
-from handler.errors import ConfigurationError, CorruptSnapshotError, EngineError, PilotlightError
+from handler.engine.types import Batch, EngineOptions, FinishReason, PendingStep, SamplingParams, TokenEvent
+from handler.errors import ConfigurationError, CorruptSnapshotError, EngineError, EngineLostError, PilotlightError
 from tests.engine.deferred import DeferredStep, defer
 from tests.engine.running import generate, greedy
 from tests.tiny_models import make_model
@@ -174,23 +175,48 @@ def test_cancelling_before_the_first_step_leaves_nothing(consumer: Consumer) -> 
     assert not any(event.finish_reason for handle in cancelled for event in consumer.events[handle.sequence_id])
 
 
-def test_a_step_that_fails_fails_its_sequences_and_the_engine_goes_on(
+def test_a_step_that_fails_fails_who_is_to_blame_and_the_engine_goes_on(
     consumer: Consumer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = generate(make_model("llama"), [4, 5], 6)
-    innocent = consumer.submit([1] * 20, greedy(200))
+    model = make_model("llama")
+    guilty = consumer.submit([1] * 20, greedy(200))
+    innocent = consumer.submit([1, 2], greedy(60))
     consumer.run_until(lambda: bool(consumer.events[innocent.sequence_id]))
-    guilty = consumer.submit([1], greedy(5))
     consumer.engine._inbox.put(lambda core: core._scheduler.running[0].tokens.append(10**6))  # no such row
-    for handle in (innocent, guilty):
-        last = consumer.wait(handle)[-1]
-        assert last.finish_reason is FinishReason.ERROR
-        assert isinstance(last.error, EngineError)
-        assert last.token_ids == ()
-    assert "engine step failed" in caplog.text
+    last = consumer.wait(guilty)[-1]
+    assert last.finish_reason is FinishReason.ERROR
+    assert isinstance(last.error, EngineError)
+    assert last.token_ids == ()
+    assert consumer.tokens(innocent) == generate(model, [1, 2], 60)
+    assert "a step of 2 sequences failed" in caplog.text
+    assert "a step of 1 sequences failed" in caplog.text
     assert consumer.engine.state is EngineState.READY
+    assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == generate(model, [4, 5], 6)
     assert consumer.engine.stats.kv_blocks_used == 0
-    assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == expected
+
+
+def test_a_defect_of_ours_in_a_step_fails_all_and_the_engine_goes_on(
+    consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begin(core: EngineCore) -> None:
+        """Let the next plan fail, once."""
+        scheduler: Any = core._scheduler
+        plan = scheduler._plan
+
+        def fail() -> Batch:
+            scheduler._plan = plan
+            raise AssertionError("a defect")
+
+        scheduler._plan = fail
+
+    handles = [consumer.submit([number, 1], greedy(200)) for number in (1, 2)]
+    consumer.run_until(lambda: all(consumer.events[handle.sequence_id] for handle in handles))
+    consumer.engine._inbox.put(begin)
+    for handle in handles:
+        assert "AssertionError" in str(consumer.wait(handle)[-1].error)
+    assert "engine step failed" in caplog.text
+    assert consumer.tokens(consumer.submit([4, 5], greedy(6))) == generate(make_model("llama"), [4, 5], 6)
+    assert not consumer.engine._listeners
 
 
 def test_a_step_that_fails_loses_nobody_who_ended_in_the_same_call(consumer: Consumer) -> None:
@@ -212,9 +238,80 @@ def test_a_step_that_fails_loses_nobody_who_ended_in_the_same_call(consumer: Con
 
     consumer.engine._inbox.put(begin)
     consumer.run_until(lambda: len(handles) == 2)
-    for handle in handles:
-        assert consumer.wait(handle)[-1].finish_reason is FinishReason.ERROR
+    assert consumer.tokens(handles[0]) == generate(make_model("llama"), [1, 2, 3], 6)
+    assert "MemoryError" in str(consumer.wait(handles[1])[-1].error)
     assert not consumer.engine._listeners
+
+
+def test_a_lost_device_ends_the_engine_and_everything_in_it(
+    consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begin(core: EngineCore) -> None:
+        def fail(batch: Batch) -> FinishedStep:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        core._runner.launch = fail  # type: ignore[method-assign]
+
+    consumer.engine._inbox.put(begin)
+    handles = [consumer.submit([number], greedy(50)) for number in (1, 2)]
+    for handle in handles:
+        error = consumer.wait(handle)[-1].error
+        assert isinstance(error, EngineLostError)
+        assert str(error) == "the device is lost: RuntimeError"
+    assert consumer.engine.state is EngineState.FAILED
+    assert "illegal memory access" in caplog.text
+    with pytest.raises(EngineLostError):
+        consumer.submit([1], greedy(1))
+
+
+def test_a_thread_that_hangs_is_given_up_and_says_no_more(consumer: Consumer) -> None:
+    engine = consumer.engine
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def begin(core: EngineCore) -> None:
+        launch = core._runner.launch
+
+        def hang(batch: Batch) -> PendingStep:
+            stuck.set()
+            assert go_on.wait(WAIT_S)
+            return launch(batch)
+
+        core._runner.launch = hang  # type: ignore[method-assign]
+
+    engine._inbox.put(begin)
+    running = consumer.submit([1], greedy(5))
+    assert stuck.wait(WAIT_S)
+    unread = consumer.submit([2], greedy(5))
+    engine.watch(100.0, 1.0)  # the first look only notes where the thread is
+    engine.watch(0.6, 1.0)
+    assert engine.state is EngineState.READY
+    engine.watch(0.6, 1.0)
+    assert engine.state is EngineState.FAILED
+    assert not engine.is_alive
+    for handle in (running, unread):
+        [event] = consumer.events[handle.sequence_id]
+        assert isinstance(event.error, EngineLostError)
+        assert "a step has not ended for 1 s" in str(event.error)
+    assert not engine.stop(WAIT_S)  # nor is it waited for
+    assert (engine.stats.num_running, engine.stats.kv_blocks_used) == (0, 0)
+    go_on.set()
+    assert engine._thread is not None
+    engine._thread.join(WAIT_S)
+    assert not engine._thread.is_alive()
+    while not consumer.posted.empty():
+        consumer.posted.get()()
+    assert engine.state is EngineState.FAILED
+    assert [len(consumer.events[handle.sequence_id]) for handle in (running, unread)] == [1, 1]
+
+
+def test_a_step_that_is_late_is_no_hang(consumer: Consumer) -> None:
+    engine = consumer.engine
+    handle = consumer.submit([1], greedy(50))
+    while len(consumer.events[handle.sequence_id]) < 50:
+        engine.watch(0.9, 1.0)
+        consumer.posted.get(timeout=WAIT_S)()
+    assert consumer.wait(handle)[-1].finish_reason is FinishReason.LENGTH
+    assert engine.state is EngineState.READY
 
 
 @pytest.mark.parametrize(
@@ -263,7 +360,7 @@ def test_a_damaged_snapshot_is_reported(
     assert isinstance(error, CorruptSnapshotError)
     assert message.replace("\\", "") in str(error)
     assert consumer.engine.state is EngineState.FAILED
-    assert not consumer.engine.is_alive(WAIT_S)
+    assert not consumer.engine.is_alive
     assert consumer.engine.model is None
     with pytest.raises(EngineError, match="the engine has ended"):
         consumer.submit([1], greedy(1))
@@ -294,7 +391,7 @@ def test_stop_ends_the_thread_in_the_middle_of_the_work(tiny_snapshot: TinySnaps
     consumer.run_until(lambda: bool(consumer.events[handle.sequence_id]))
     assert consumer.engine.stop(WAIT_S)
     assert consumer.engine.state is EngineState.STOPPED
-    assert not consumer.engine.is_alive(WAIT_S)
+    assert not consumer.engine.is_alive
     assert not any(thread.name == "engine" for thread in threading.enumerate())
     with pytest.raises(EngineError, match="the engine has ended"):
         consumer.submit([1], greedy(1))
@@ -314,35 +411,11 @@ def test_the_heart_beats_while_there_is_nothing_to_do(consumer: Consumer) -> Non
     while engine.heartbeat_s == before:
         assert time.monotonic() < deadline
         pause.wait(0.01)
-    assert engine.is_alive(WAIT_S)
-    assert not engine.is_alive(-1.0)
+    assert engine.is_alive
 
 
 def test_booting_counts_as_life(tiny_snapshot: TinySnapshot) -> None:
-    assert Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline()).is_alive(0.0)
-
-
-def test_a_thread_that_is_stuck_has_no_heartbeat(tiny_snapshot: TinySnapshot) -> None:
-    engine = Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline())
-    stuck, release = threading.Event(), threading.Event()
-    posts: list[Callable[[], None]] = []
-
-    def post(function: Callable[[], None]) -> None:
-        posts.append(function)
-        if len(posts) == 2:  # the first token
-            stuck.set()
-            release.wait(WAIT_S)
-
-    engine.start(post, lambda _: None)
-    engine.submit([1], greedy(3), lambda _: None)
-    assert stuck.wait(WAIT_S)
-    before = engine.heartbeat_s
-    while time.monotonic() <= before + 0.01:
-        pass
-    assert engine.heartbeat_s == before
-    assert not engine.is_alive(0.01)
-    release.set()
-    assert engine.stop(WAIT_S)
+    assert Engine(tiny_snapshot("llama"), OPTIONS, BootTimeline()).is_alive
 
 
 def test_the_end_of_the_thread_is_told_to_all_who_wait(tiny_snapshot: TinySnapshot) -> None:
@@ -405,7 +478,7 @@ def test_a_consumer_that_is_gone_ends_the_engine_visibly(
     assert engine._thread is not None
     engine._thread.join(WAIT_S)
     assert engine.state is EngineState.FAILED
-    assert not engine.is_alive(WAIT_S)
+    assert not engine.is_alive
     assert "engine thread failed" in caplog.text
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from handler.engine.cuda.clock import HostClock
 from handler.engine.cuda.sampling import NO_CHOICE
 from handler.engine.logprobs import Scores
-from handler.engine.sampler import NOT_FINITE, Sampler
+from handler.engine.sampler import Sampler, not_finite
 from handler.engine.types import SampledToken, Sequence, TokenLogprob
 
 
@@ -111,4 +111,4 @@ class LaunchedStep:
 
 
 def _sampled(token: int) -> SampledToken:
-    return SampledToken(token, error=NOT_FINITE if token == NO_CHOICE else None)
+    return SampledToken(token, error=not_finite() if token == NO_CHOICE else None)
