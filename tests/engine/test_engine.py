@@ -302,6 +302,7 @@ def test_a_thread_that_hangs_is_given_up_and_says_no_more(consumer: Consumer) ->
         consumer.posted.get()()
     assert engine.state is EngineState.FAILED
     assert [len(consumer.events[handle.sequence_id]) for handle in (running, unread)] == [1, 1]
+    assert (engine.stats.num_running, engine.stats.kv_blocks_used) == (0, 0)
 
 
 def test_a_step_that_is_late_is_no_hang(consumer: Consumer) -> None:

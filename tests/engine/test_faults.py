@@ -135,8 +135,11 @@ def test_a_suspect_may_be_cancelled(load_tiny: LoadTiny) -> None:
     assert tokens_of(completions, [ids[1], ids[3]]) == [wanted[1], wanted[3]]
 
 
-def test_suspects_without_room_for_all_are_tried_all_the_same(load_tiny: LoadTiny) -> None:
+@pytest.mark.parametrize("runs_ahead", [False, True])
+def test_suspects_without_room_for_all_are_tried_all_the_same(runs_ahead: bool, load_tiny: LoadTiny) -> None:
     core = load_tiny(**OPTIONS)
+    if runs_ahead:
+        defer(core)
     while core._pool.num_available > 12:
         assert core._pool.allocate() is not None
     ids = submit_all(core)
