@@ -25,6 +25,10 @@ class StubTokenizer(Tokenizer):
     def __init__(self) -> None:
         """Read nothing."""
 
+    @property
+    def bound(self) -> None:  # type: ignore[override]
+        """Nothing is known of how few tokens a text may have."""
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of the right number."""
         del add_special_tokens

@@ -83,7 +83,7 @@ def count(*_: object) -> None:
     counts = {
         "message": "count",
         "tasks": len(asyncio.all_tasks(asyncio.get_running_loop())),
-        "threads": sum(not thread.name.startswith("AnyIO worker") for thread in threading.enumerate()),
+        "threads": sum(not thread.name.startswith(("AnyIO worker", "plan")) for thread in threading.enumerate()),
         "cyclic": num_cyclic,
         "admitted": sum(each.num_admitted for each in gc.get_objects() if isinstance(each, Admission)),
         "listeners": sum(len(each._listeners) for each in gc.get_objects() if isinstance(each, Engine)),

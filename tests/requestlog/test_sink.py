@@ -86,6 +86,7 @@ async def test_a_backlog_is_shared_among_the_connections(tmp_path, postgres_url,
             sink.submit(make_record(number))
         assert await sink.flush(20)
     assert await log_connection.fetchval("select count(distinct request_id) from request_logs") == 1000
+    assert await log_connection.fetchval("select count(distinct written_xid) from request_logs") > 10  # transactions
 
 
 async def test_what_a_dead_instance_left_is_shipped(tmp_path, postgres_url, log_connection):

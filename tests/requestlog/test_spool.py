@@ -223,12 +223,13 @@ def test_records_that_come_together_are_one_write(tmp_path, monkeypatch):
     assert (spool.pending_records, spool.settled_records) == (0, 5)
 
 
-def test_appending_nothing_leaves_nothing_in_the_way(tmp_path):
+def test_appending_nothing_leaves_nothing_in_the_way(tmp_path, caplog):
     spool = Spool(tmp_path)
     spool.append()
     spool.append(make_record(1))
     assert [record.request_id for record in drain(spool)] == ["req-1"]
     assert (spool.pending_records, spool.appended_records) == (0, 1)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("num_records", [1, 3])  # of three, the half that is written holds a whole frame
