@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test litellm lint format clean
+FUZZ_INPUTS ?= 1000000
+
+.PHONY: serve test fuzz litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest
+
+fuzz: $(VENV)/.dev  ## a million bad inputs (make fuzz FUZZ_INPUTS=...), and what became of them
+	$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) --defects .fuzz
 
 litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
 	$(PYTHON) -m venv $(VENV)/litellm
