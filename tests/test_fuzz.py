@@ -18,7 +18,7 @@ from tests.fuzz import runner
 from tests.fuzz.mutation import mutated_binary, mutated_bytes, mutated_json
 from tests.fuzz.runner import Target, run_target
 
-NUM_INPUTS = 15_000
+NUM_INPUTS = 12_000
 JSON = b'{"a": [1, {"b": "c"}], "d": null}'
 
 
