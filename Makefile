@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test soak storm litellm lint format clean
+FUZZ_INPUTS ?= 1000000
+MINUTES ?= 20
+
+.PHONY: serve test soak storm fuzz litellm lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
@@ -12,13 +15,14 @@ serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 test: $(VENV)/.dev $(VENV)/.redis  ## the whole test suite
 	$(BIN)/pytest
 
-MINUTES ?= 20
-
 soak: $(VENV)/.dev  ## mixed load, disconnects and outages for MINUTES, then a balance sheet
 	$(BIN)/pilotlight bench soak --minutes $(MINUTES)
 
 storm: $(VENV)/.dev  ## 10,000 clients that leave at random moments
 	NUM_LEAVING=10000 $(BIN)/pytest tests/test_leaving.py -k thousands --timeout 600
+
+fuzz: $(VENV)/.dev  ## a million bad inputs (make fuzz FUZZ_INPUTS=...), and what became of them
+	$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) --defects .fuzz
 
 litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of its own (400 MB)
 	$(PYTHON) -m venv $(VENV)/litellm

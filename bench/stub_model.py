@@ -26,7 +26,7 @@ class StubTokenizer(Tokenizer):
         """Read nothing."""
 
     @property
-    def bound(self) -> None:  # type: ignore[override]
+    def bound(self) -> None:
         """Nothing is known of how few tokens a text may have."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

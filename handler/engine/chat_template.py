@@ -17,9 +17,9 @@ import jinja2.ext
 import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
 from handler.engine.json_file import read_json
+from handler.engine.template_sandbox import BoundedEnvironment, render_bounded
 from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
 
@@ -44,7 +44,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        environment = BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, GenerationTag]
         )
         environment.filters["tojson"] = _tojson
@@ -94,11 +94,12 @@ class ChatTemplate:
             InvalidRequestError: the template refuses these messages, or cannot digest them.
         """
         try:
-            return self._template.render(
+            return render_bounded(
+                self._template,
                 self._special_tokens
                 | {"documents": None}
                 | dict(variables)
-                | {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+                | {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt},
             )
         except Exception as error:  # a template is a program: whatever it raises, these messages made it
             raise InvalidRequestError(

@@ -1,4 +1,4 @@
-"""Reads the JSON documents of a snapshot: what is wrong with one is said with its path."""
+"""Reads the JSON documents of a snapshot, and judges the names in them: what is wrong is said with the path."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ T = TypeVar("T")
 
 _MAX_BYTES = 64 << 20
 """An index of weights has some megabytes, and what is read here grows to ten times its size in memory."""
+
+_MAX_NAME_BYTES = 255
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file of the directory itself, and not one elsewhere or one that cannot be."""
+    is_here = Path(name).name == name and name not in {"", ".."}
+    return is_here and "\0" not in name and len(name.encode()) <= _MAX_NAME_BYTES
 
 
 def read_json(path: Path, kind: type[T], what: str) -> T:

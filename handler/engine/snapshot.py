@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from handler.engine.json_file import read_json
+from handler.engine.json_file import is_plain_name, read_json
 from handler.errors import CorruptSnapshotError, SnapshotNotFoundError
 
 EMBEDDED_MODEL = "smollm2-135m"
@@ -124,8 +124,10 @@ def open_snapshot(directory: Path) -> Snapshot:
     manifest = _read_manifest(directory / MANIFEST_FILE)
     for file in manifest.files:
         path = directory / file.name
-        if Path(file.name).name != file.name:
-            raise CorruptSnapshotError(f"{directory / MANIFEST_FILE} names {file.name!r}, which is no plain file name")
+        if not is_plain_name(file.name):
+            raise CorruptSnapshotError(
+                f"{directory / MANIFEST_FILE} names {file.name[:300]!r}, which is no plain file name"
+            )
         try:
             size_bytes = path.stat().st_size
         except OSError as error:

@@ -19,10 +19,10 @@ from handler.engine.architecture import open_architecture
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import read_config
 from handler.engine.loading import load_core
-from handler.engine.snapshot import Snapshot
+from handler.engine.snapshot import MANIFEST_FILE, Snapshot, open_snapshot
 from handler.engine.types import EngineOptions
 from handler.engine.weights.gguf import GgufFile
-from handler.engine.weights.safetensors import SINGLE_FILE, iter_tensors
+from handler.engine.weights.safetensors import INDEX_FILE, SINGLE_FILE, iter_tensors
 from handler.errors import CorruptSnapshotError, SnapshotError, UnsupportedModelError
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress
@@ -142,6 +142,8 @@ def test_gguf_with_an_alignment_that_cannot_be(tmp_path: Path, alignment: int) -
     [
         {"llama.block_count": HUGE},
         {"llama.attention.head_count": 0},
+        {"llama.attention.head_count": 65284},
+        {"llama.attention.head_count_kv": 5},
         {"llama.block_count": "many"},
         {"llama.rope.freq_base": "x"},
         {"split.count": "several"},
@@ -246,6 +248,24 @@ def test_a_template_that_is_none(tiny_served: Snapshot, tmp_path: Path, template
     (tmp_path / "chat_template.jinja").write_bytes(template)
     with pytest.raises(CorruptSnapshotError):
         read_chat_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0.safetensors", f"{'a' * 300}.safetensors", "../a.safetensors", "", f"{'é' * 150}.safetensors"]
+)
+def test_names_of_directories(tmp_path: Path, name: str) -> None:
+    refuse_name(tmp_path, name)
+
+
+def refuse_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(CorruptSnapshotError, match="no plain safetensors file name"):
+        list(iter_tensors(tmp_path))
+    file = {"name": name, "size_bytes": 1, "sha256": ""}
+    manifest = {"format_version": 1, "source": "", "name": "", "files": [file], "created_at": ""}
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(CorruptSnapshotError, match="no plain file name"):
+        open_snapshot(tmp_path)
 
 
 PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib")

@@ -109,7 +109,7 @@ def _feed(target: Target, data: bytes, outcome: Outcome) -> None:
     except BaseException as error:  # noqa: BLE001  (also what Rust panics with)
         where = traceback.extract_tb(error.__traceback__)[-1]
         kind = f"DEFECT {type(error).__name__} in {Path(where.filename).name}:{where.lineno}"
-        outcome.defects.setdefault(f"{kind}: {str(error)[:500]}", data)
+        outcome.defects.setdefault(f"{kind}: {_without_details(str(error))}", data)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     outcome.slowest_s = max(outcome.slowest_s, time.perf_counter() - begin_s)

@@ -111,11 +111,13 @@ class GgufFile:
         """The tensors in the order of `specs`: F32, F16 and BF16 as they are, quantised ones as float16.
 
         Raises:
-            SnapshotError: a value does not fit float16; names the tensor.
+            SnapshotError: a value does not fit float16, or heads do not divide the rows; names the tensor.
         """
         for spec in self.specs:
             values = _values(spec, self._tensors[spec.name])
             heads = self._permuted_heads(spec.name)
+            if heads is not None and (heads < 1 or spec.shape[0] % (2 * heads)):
+                raise CorruptSnapshotError(f"{self.path}: {spec.name} has {spec.shape[0]} rows, and {heads} heads")
             yield spec.name, values if heads is None else _unpermute(values, heads)
 
     def _by_hugging_face_name(self) -> dict[str, gguf.ReaderTensor]:

@@ -14,7 +14,7 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
-from handler.engine.json_file import read_json
+from handler.engine.json_file import is_plain_name, read_json
 from handler.errors import CorruptSnapshotError
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -103,8 +103,8 @@ def _weight_map(directory: Path) -> dict[str, str] | None:
         return None
     weight_map = read_json(path, _Index, "index").weight_map
     for shard in weight_map.values():
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise CorruptSnapshotError(f"{path} names {shard!r}, which is no plain safetensors file name")
+        if not is_plain_name(shard) or not shard.endswith(".safetensors"):
+            raise CorruptSnapshotError(f"{path} names {shard[:300]!r}, which is no plain safetensors file name")
     return weight_map
 
 

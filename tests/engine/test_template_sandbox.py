@@ -1,0 +1,81 @@
+"""A template cannot take for ever, nor all memory; and the bounds change nothing for others."""
+
+from __future__ import annotations
+
+import time
+
+import jinja2.ext
+import jinja2.sandbox
+import pytest
+
+from handler.engine.chat_template import ChatTemplate
+from handler.engine.template_sandbox import BoundedEnvironment
+from handler.errors import InvalidRequestError
+
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}"
+DOUBLING = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set ns.s = SUM %}{% endfor %}{{ ns.s }}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LOOPS + "{% endfor %}{% endfor %}",
+        LOOPS + "{% if 0 %}{% endif %}{% endfor %}{% endfor %}",
+        LOOPS.replace("range(99999)", "range(99999) | map('string')") + "{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% for i in [1, 2] recursive %}{{ loop([1, 2]) if loop.depth < 60 }}{% endfor %}",
+        DOUBLING.replace("SUM", "ns.s + ns.s"),
+        DOUBLING.replace("SUM", "ns.s ~ ns.s"),
+        DOUBLING.replace("SUM", "ns.s * 2"),
+        DOUBLING.replace("SUM", "[ns.s, ns.s] | join"),
+        DOUBLING.replace("SUM", "[ns.s, ns.s] | join(ns.s)"),
+        DOUBLING.replace("SUM", "ns.s.replace('a', 'aa')"),
+        DOUBLING.replace("SUM", "ns.s.join([ns.s, ns.s])"),
+        DOUBLING.replace("'aaaaaaaa'", "[1]").replace("SUM", "ns.s + ns.s"),
+        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ [0] * 10 ** 9 }}",
+        "{{ 2 ** 1000000000 }}",
+        "{{ 10 ** 999 * 10 ** 999 }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '%*d' % (1000000000, 1) }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ 'a'.ljust(1000000000) }}",
+        "{{ '7'.zfill(1000000000) }}",
+        "{{ 'a' | center(1000000000) }}",
+        "{{ 'a' | indent(1000000000, true) }}",
+    ],
+)
+def test_what_is_without_bounds_is_refused(source: str) -> None:
+    template = ChatTemplate(source, {})
+    begin_s = time.process_time()
+    with pytest.raises(InvalidRequestError):
+        template.render([])
+    assert time.process_time() - begin_s < 60  # seconds; without bounds it is hours
+
+
+SAME = [
+    "{% for m in messages %}{{ loop.index ~ m.role + ':' + m.content }}{% if not loop.last %},{% endif %}{% endfor %}",
+    "{% for m in messages if m.role == 'user' %}{{ loop.length }}{{ loop.revindex }}{{ m.content }}{% endfor %}",
+    "{% for m in messages | selectattr('role', 'equalto', 'user') %}{{ loop.last }}{{ m.content }}{% endfor %}",
+    "{% for k, v in messages[0].items() %}{{ k ~ '=' ~ v ~ none ~ 1 }}{% endfor %}",
+    "{% for x in [[1, [2]], [3]] recursive %}{{ loop(x) if x is iterable else x * 2 }}{% endfor %}",
+    "{% for m in nothing %}{{ m }}{% else %}none{% endfor %}{{ '%03d' % 7 }}{{ 2 ** 8 }}{{ [1] + [2] }}{{ 3 % 2 }}",
+    "{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(1) ~ f('a') }}{{ messages | map(attribute='content') | join('; ') }}",
+    "{{ 'ab'.replace('a', 'b') }}{{ 'x'.join(['1', '2']) }}{{ 'a' | center(5) }}{{ 'a\\nb' | indent(2) }}",
+    "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}{% if i == 3 %}{% break %}{% endif %}"
+    "{% endfor %}{{ ns.n }}",
+]
+
+
+@pytest.mark.parametrize("source", SAME)
+def test_the_bounds_change_nothing_else(source: str) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"},
+        {"role": "user", "content": "\u2028"},
+    ]
+    options = {"trim_blocks": True, "lstrip_blocks": True, "extensions": [jinja2.ext.loopcontrols]}
+    theirs = jinja2.sandbox.ImmutableSandboxedEnvironment(**options).from_string(source).render(messages=messages)
+    assert ChatTemplate(source, {}).render(messages) == theirs
+    assert BoundedEnvironment(**options).from_string(source).render(messages=messages) == theirs
