@@ -214,8 +214,13 @@ class LogSink:
 
     async def _adopt(self) -> None:
         self._next_adoption_s = time.monotonic() + self._adoption_interval_s
+        search = asyncio.create_task(asyncio.to_thread(self._spool.find_orphans))
         try:
-            orphans = await asyncio.to_thread(self._spool.find_orphans)
+            try:
+                orphans = await asyncio.shield(search)
+            except asyncio.CancelledError:
+                self._spool.take_over(await search)  # the thread goes on: what it locks is to be given up with the rest
+                raise
             self._spool.take_over(orphans)
             if len(orphans) >= ORPHANS_AT_ONCE:
                 self._next_adoption_s = 0.0  # there may be more, once these are shipped

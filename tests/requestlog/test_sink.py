@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import secrets
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -361,3 +362,25 @@ async def test_pauses_between_attempts_grow_to_a_limit(tmp_path, failures, caplo
         assert 0.05 <= pauses[0] <= 0.1
         assert all(0.075 <= pause <= 0.15 for pause in pauses[1:])
         assert not sink.connected
+
+
+async def test_what_is_found_while_the_sink_closes_is_there_for_the_next_one(tmp_path):
+    class SlowSpool(Spool):
+        """Finds what others left only when it is told to."""
+
+        def find_orphans(self, most=1):
+            found.wait(20)
+            return super().find_orphans(most)
+
+    found = threading.Event()
+    first = Spool(tmp_path)
+    first.append(make_record(1))
+    first.close()
+    sink = LogSink(SlowSpool(tmp_path), None)
+    await sink.start()
+    closing = asyncio.create_task(sink.close(0))
+    await asyncio.sleep(0)
+    found.set()
+    await closing
+    spool = Spool(tmp_path)
+    assert len(spool.find_orphans()) == 1
