@@ -32,7 +32,7 @@ def encode(entries: Sequence[Facts | Record]) -> bytes:
         SpoolError: `metadata` or `prompt` of one of them holds something that is not JSON.
     """
     try:
-        lines = _encoder.encode_lines(entries)
+        lines = _encoder.encode_lines([*entries])  # of anything but a list msgspec 0.22 never gives up the iterator
         # Most lines have no backslash, which is found out faster than that they do not have these six bytes.
         if b"\\" not in lines or b"\\u0000" not in lines:
             return lines

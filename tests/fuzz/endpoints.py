@@ -147,7 +147,7 @@ class FunctionUnderFire:
         few = _FewGrammars(model.tokenizer, snapshot.directory / "tokenizer.json", (0,), 49152)
         info = msgspec.structs.replace(model.info, vocab_size=49152, max_model_len=2048)
         model = msgspec.structs.replace(model, info=info, grammars=few)
-        self._spool = Spool(settings.spool_dir)
+        self._spool = Spool(settings.spool_directory)
         engine = _OneWord(msgspec.structs.replace(snapshot, name="m"), model)
         self._app = create_app(settings, engine, LogSink(self._spool, None), BootTimeline())
         self._num_unread = 0
@@ -185,7 +185,7 @@ class FunctionUnderFire:
         """Each request has left a record."""
         while (batch := self._spool.read(1000, 1 << 22)) is not None:
             self._spool.acknowledge(batch)
-            self._num_unread -= len(batch.records)
+            self._num_unread -= batch.num_records
         assert self._num_unread == 0
 
     async def _call(self, path: str, body: bytes, sent: list[Message]) -> None:

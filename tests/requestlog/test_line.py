@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -93,3 +95,14 @@ def test_whatever_a_client_sends_can_be_kept(text: str, value: object):
     assert "\0" not in (decoded.error_message or "")
     assert "\0" not in repr(decoded.prompt)
     assert b"\\u0000" not in line.replace(b"\\\\", b"")
+
+
+def test_nothing_is_left_behind_by_encoding():
+    entries = (make_record(1), make_record(2))
+    encode(entries)
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(500):
+        encode(entries)
+    gc.collect()
+    assert len(gc.get_objects()) < before + 100
