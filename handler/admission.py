@@ -225,13 +225,14 @@ class Stay:
         if self._num_waiting:
             self._wait(-1, -self.tokens_each)
 
-    def note_end(self, completion_tokens: int, *, by_itself: bool) -> None:
-        """All its sequences have ended, or been cancelled, with that many tokens together."""
+    def note_end(self, completion_tokens: int, *, by_itself: bool, ended_s: float | None = None) -> None:
+        """All its sequences ended, or were cancelled, with that many tokens together: at `ended_s`, or now."""
         if not self.has_begun:
             return
         demand, admission = self._demand, self._admission
         tokens = self._prompt_tokens * demand.completions + completion_tokens
-        admission.rate.learn(self.sequences, tokens, time.monotonic() - self._began_s)
+        ended_s = time.monotonic() if ended_s is None else ended_s
+        admission.rate.learn(self.sequences, tokens, max(0.0, ended_s - self._began_s))
         if by_itself:
             admission.expectations.learn_completion(demand, completion_tokens / self.sequences)
 

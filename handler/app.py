@@ -262,5 +262,7 @@ async def _on_unexpected_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return await _on_http_exception(request, error)
     handle = _on_pilotlight_error if isinstance(error, PilotlightError) else _on_unexpected_error
     return await handle(request, error)

@@ -104,7 +104,8 @@ class CompletionEndpoint(Generic[RequestT]):
                         await self._collect(generation, answer, trace, reply)
                 finally:
                     generation.cancel()
-                    stay.note_end(trace.completion_tokens or 0, by_itself=generation.has_ended)
+                    num_tokens = trace.completion_tokens or 0
+                    stay.note_end(num_tokens, by_itself=generation.has_ended, ended_s=generation.ended_s)
             finally:
                 self._turns.end(turn)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,6 +52,8 @@ class DirectPaths:
             await app(scope, receive, send)
             return
         endpoint = self._endpoints.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
+        if scope["path"].endswith("\n"):  # Starlette's patterns would let it pass for the path without it
+            endpoint = _nothing
         try:
             self._authenticator.admit(scope)
             await endpoint(scope, receive, send)
@@ -65,9 +68,13 @@ class DirectPaths:
             if trace_of(scope).http_status is not None:
                 raise
             await self._answer(error, scope, receive, send)
-            if not isinstance(error, PilotlightError):
+            if not isinstance(error, PilotlightError | HTTPException):
                 raise
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._on_error(Request(scope), error)
         await response(scope, receive, send)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HTTPException(404)

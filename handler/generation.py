@@ -42,7 +42,12 @@ class Generation:
 
     `cancel` must be called at the end, however it comes: it frees what still runs. `on_start` is called for each
     sequence that enters a batch, with the moment at which it did.
+
+    Attributes:
+        ended_s: `time.monotonic()` when the last sequence ended, which may be long before the client has read it all.
     """
+
+    ended_s: float | None = None
 
     _waiter: asyncio.Future[None] | None = None
     _waits_for_end = False
@@ -182,6 +187,8 @@ class Generation:
             self._count(choice, event)
         if event.finish_reason is not None:
             self._unfinished -= 1
+            if not self._unfinished:
+                self.ended_s = time.monotonic()
             if choice.index == 0:
                 self._trace.finish_reason = str(event.finish_reason)
         elif not event.token_ids:

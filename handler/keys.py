@@ -34,9 +34,12 @@ def parse_keys(text: str) -> dict[str, bytes]:
     """Digests by name from `key`, `name:key`, `sha256:HEX` or `name:sha256:HEX`, separated by commas.
 
     Raises:
-        ValueError: another form, or a name or a key twice; the message repeats none of it.
+        ValueError: another form, no key at all, or a name or a key twice; the message repeats none of it.
     """
-    return _parse_items(text.split(","))
+    keys = _parse_items(text.split(","))
+    if not keys:
+        raise ValueError("must hold a key")  # `,` is what is left of two variables that nobody set
+    return keys
 
 
 def read_keys(path: Path) -> dict[str, bytes]:

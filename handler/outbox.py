@@ -112,6 +112,10 @@ class GatheringTransport:
         if self._closes:
             self._transport.close()
 
+    def get_write_buffer_size(self) -> int:
+        """Bytes that have been sent, and that the client has not made room for."""
+        return self._transport.get_write_buffer_size()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Of the transport."""
         return self._transport.get_extra_info(name, default)

@@ -75,7 +75,7 @@ def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         Outbox(),
         idle=Delay(limits.idle_s, GatheringProtocol.abort),
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
-        stalled=Delay(limits.stall_s, GatheringProtocol.abort),
+        stalled=Delay(limits.stall_s, GatheringProtocol.on_stalled),
     )
     # Not a type, but uvicorn only ever calls it.
     return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, shared=shared))
@@ -117,6 +117,8 @@ class GatheringProtocol(HttpToolsProtocol):
         self._timed = _NOTHING  # what of the awaited the time of `_arrival` runs for
         self._surplus_bytes = 0  # read of this request, beyond what its body explains
         self._discarded_bytes = 0
+        self._unread_bytes = 0  # by a client that lags behind, when that was last looked at
+        self._refusal: PilotlightError | None = None  # of what came behind requests that have no answer yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the outbox between uvicorn and the transport."""
@@ -145,6 +147,8 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what came; a client that has sent a part of a request has a time for the rest."""
+        if self._refusal is not None:
+            return
         scope = self.scope
         super().data_received(data)
         if self._awaited:
@@ -154,14 +158,15 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self._awaited = _NOTHING
-        self._refuse(InvalidRequestError(msg))
+        is_body, self._awaited = self._awaited is _BODY, _NOTHING
+        self._refuse(InvalidRequestError(msg), is_body=is_body)
 
     def on_message_begin(self) -> None:
         """Begin to read a request."""
         super().on_message_begin()
         self._awaited = _HEAD
         self._surplus_bytes = 0
+        self._discarded_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; what comes behind the body is for nobody here."""
@@ -171,6 +176,7 @@ class GatheringProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client lags behind."""
         super().pause_writing()
+        self._unread_bytes = self.transport.get_write_buffer_size()
         self._stalled.begin(self, self.loop)
 
     def resume_writing(self) -> None:
@@ -178,13 +184,20 @@ class GatheringProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._stalled.end(self)
 
+    def on_stalled(self) -> None:
+        """Wait on for a client that has read something meanwhile, however slowly: a large answer takes it long."""
+        before, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
+        if self._unread_bytes < before:
+            self._stalled.begin(self, self.loop)
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """Close without sending what still waits: a client that does not read it would keep the connection for good."""
         self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Run the application, or have it wait for the answer to the request before."""
-        self._awaited = _BODY
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise InvalidRequestError("Too many requests ahead of their answers")  # which the parser makes its own
         parser, scope = self.parser, self.scope
@@ -211,6 +224,7 @@ class GatheringProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        self._awaited = _BODY
         if before is None or before.response_complete:
             self._running = cycle
             self._start_asgi_task(cycle, self.app)
@@ -254,6 +268,8 @@ class GatheringProtocol(HttpToolsProtocol):
             assert isinstance(cycle, Cycle)
             self._running = cycle
             self._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
         elif not self._awaited:
             self._idle.begin(self, self.loop)
 
@@ -279,15 +295,27 @@ class GatheringProtocol(HttpToolsProtocol):
     def _wait_for_more(self, num_bytes: int) -> None:
         self._surplus_bytes += num_bytes
         if self._surplus_bytes > _MAX_HEAD_BYTES:
-            self._refuse(HeadTooLargeError(f"The head of the request is larger than {_MAX_HEAD_BYTES} bytes"))
+            error = HeadTooLargeError(f"The head of the request is larger than {_MAX_HEAD_BYTES} bytes")
+            self._refuse(error, is_body=self._awaited is _BODY)
         elif self._timed is not self._awaited:
             self._timed = self._awaited
             self._arrival.end(self)
             self._arrival.begin(self, self.loop)
 
-    def _refuse(self, error: PilotlightError) -> None:
-        """Answer what never becomes a request, and close; within another request's answer only close."""
-        is_busy = self._running is not None and self._running.response_started and not self._running.response_complete
+    def _refuse(self, error: PilotlightError, *, is_body: bool = False) -> None:
+        """Answer what never becomes a request, behind the answers to those before it, and close.
+
+        It may be the body (`is_body`) of a request that runs: then this is its answer, unless one has begun.
+        """
+        running = self._running
+        is_busy = running is not None and not running.response_complete
+        if running is not None and is_busy:
+            if not is_body or running is not self.cycle:
+                self._refusal = error
+                return
+            running.disconnected = True
+            running.message_event.set()
+            is_busy = running.response_started
         if not is_busy and not self.transport.is_closing():
             body = encode_json(error_body(error))
             headers = {

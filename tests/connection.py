@@ -25,6 +25,7 @@ class Wire(asyncio.Transport):
         self.is_closed = False
         self.is_aborted = False
         self.is_paused = False
+        self.unread_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closed
@@ -38,6 +39,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.is_closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
 
     def pause_reading(self) -> None:
         self.is_paused = True

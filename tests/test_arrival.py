@@ -192,6 +192,17 @@ async def test_the_request_behind_a_refused_body_is_answered() -> None:
     assert (await connection.ask(bytes(1000) + GET)).endswith(b"got ")
 
 
+async def test_refused_bodies_of_earlier_requests_do_not_end_the_connection() -> None:
+    connection = connected(idle_s=60, arrival_s=60)
+    for _ in range(10):
+        connection.protocol.data_received(HEAD + b"content-length: 2000000\r\n\r\n")
+        await connection.idle()
+        for _ in range(20):
+            connection.protocol.data_received(bytes(100_000))
+    assert connection.wire.sent.count(b"HTTP/1.1 413 ") == 10
+    assert (await connection.ask()).endswith(b"got ")
+
+
 async def test_a_body_without_a_length_is_refused_as_it_grows() -> None:
     connection = connected(idle_s=60, arrival_s=60)
     connection.protocol.data_received(HEAD + b"transfer-encoding: chunked\r\n\r\n")
@@ -242,7 +253,9 @@ async def test_two_minds_about_a_body_are_refused(head: bytes) -> None:
 async def test_what_is_behind_the_length_is_another_request() -> None:
     connection = connected(idle_s=60, arrival_s=60)
     sent = await connection.ask(HEAD + b"content-length: 3\r\n\r\nabcdef")
-    assert sent.startswith(b"HTTP/1.1 400 ")
+    ours, _, theirs = sent.partition(b"got abc")
+    assert ours.startswith(b"HTTP/1.1 200 ")
+    assert theirs.startswith(b"HTTP/1.1 400 ")
     assert connection.wire.is_closed
 
 
@@ -289,12 +302,14 @@ async def test_requests_far_ahead_of_their_answers_are_refused() -> None:
 
     connection = connected(app, idle_s=60, arrival_s=60)
     connection.protocol.data_received(GET * 65)
-    assert not connection.wire.is_closed
-    connection.protocol.data_received(GET)
-    await asyncio.sleep(0)
-    assert connection.wire.is_closed
+    assert connection.protocol._refusal is None
+    for _ in range(1000):
+        connection.protocol.data_received(GET)
     may_end.set()
-    await connection.idle()
+    await is_closed(connection)
+    answers, _, refusal = connection.wire.sent.rpartition(b"hello")
+    assert answers.count(b"HTTP/1.1 200 ") == 65
+    assert refusal.startswith(b"HTTP/1.1 400 ")
 
 
 async def test_connections_beyond_the_limit_are_refused() -> None:

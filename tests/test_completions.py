@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -18,7 +20,7 @@ from handler.formats.text_logprobs import LogprobLists
 from handler.requestlog.record import Record, Status
 from handler.schema.text import CompletionLogprobs
 from tests.asgi import Application, Exchange
-from tests.scripted import Script, ends, likely, scripted
+from tests.scripted import Script, ends, likely, says, scripted
 from tests.server import until
 
 PATH = "/v1/completions"
@@ -332,3 +334,20 @@ async def test_what_leaves_no_token_is_the_clients_to_mend(tiny_served: Snapshot
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
     assert (record.status, record.http_status, record.error_type) == (Status.ERROR, 400, "NothingLeftError")
+
+
+async def test_a_client_that_reads_slowly_makes_nobody_expect_slow_service(
+    tiny_served: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = scripted([(0, says("a", first_scheduled_s=time.monotonic())), (0, ends("b"))])
+    async with Application(tiny_served, tmp_path, {"API_KEYS": ""}, engine_type=engine) as application:
+        exchange = Exchange(application, PATH, asking(tiny_served))
+        exchange.block_at(0)
+        await exchange.is_blocked.wait()
+        later_s = time.monotonic() + 100
+        monkeypatch.setattr("handler.admission.time", SimpleNamespace(monotonic=lambda: later_s))
+        exchange.may_send.set()
+        await exchange.done()
+        wait_s = application.service.admission.rate.duration_s(0, 1)
+    assert wait_s is not None
+    assert wait_s < 100

@@ -140,6 +140,29 @@ async def test_an_answer_is_not_lost_to_the_garbage_behind_its_request() -> None
     assert connection.wire.is_closed
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"no HTTP\r\n\r\n", b"GET http://x:port/ HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /" + bytes(70_000)]
+)
+async def test_garbage_is_refused_behind_the_answers_to_what_came_before(garbage: bytes) -> None:
+    connection = Connection(answering())
+    connection.protocol.data_received(GET + GET + garbage)
+    await turn_until(lambda: connection.wire.is_closed)
+    await connection.idle()
+    first, second, refusal = connection.wire.sent.split(b"hello")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 200 ")
+    assert refusal.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_body_that_is_none_has_one_answer() -> None:
+    connection = Connection(answering())
+    connection.protocol.data_received(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n")
+    await connection.idle()
+    assert connection.wire.sent.startswith(b"HTTP/1.1 400 ")
+    assert connection.wire.sent.count(b"HTTP/1.1 ") == 1
+    assert connection.wire.is_closed
+
+
 async def test_a_client_that_says_no_more_has_its_answer() -> None:
     connection = Connection(answering())
     connection.protocol.data_received(GET)
@@ -238,6 +261,26 @@ async def test_a_client_that_reads_nothing_for_too_long_has_left() -> None:
         connection.protocol.connection_lost(None)
         await connection.idle()
     assert [message["type"] for message in received] == ["http.disconnect"] * 2
+
+
+async def test_a_client_that_reads_a_large_answer_slowly_has_all_the_time_it_needs() -> None:
+    connection = Connection(answering(), gathering_protocol(Limits(stall_s=0.02)))
+    wire, looks = connection.wire, 0
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return max(1000 - looks, 995)
+
+    wire.get_write_buffer_size = look  # type: ignore[method-assign]
+    connection.protocol.pause_writing()
+
+    async def aborted() -> bool | None:
+        return wire.is_aborted or None
+
+    await until(aborted, "the client that reads no more is given up")
+    assert looks == 6
+    connection.protocol.connection_lost(None)
 
 
 async def test_a_body_comes_to_the_application_and_is_invited_where_the_client_asks() -> None:

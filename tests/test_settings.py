@@ -98,6 +98,7 @@ BAD = [
     ("SPOOL_DIR", "~nobody-of-that-name/spool"),
     ("SPOOL_MAX_BYTES", "1048575"),
     ("LOG_PROMPTS", "maybe"),
+    ("API_KEYS", ","),
     ("API_KEYS", "alice:"),
     ("API_KEYS", "alice:one,alice:two"),
     ("API_KEYS", "alice:one,bob:one"),

@@ -19,7 +19,7 @@ import jinja2.nodes
 import jinja2.parser
 
 from handler.engine.json_file import read_json
-from handler.engine.template_sandbox import BoundedEnvironment, render_bounded
+from handler.engine.template_sandbox import BoundedEnvironment, bounded_text, render_bounded
 from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
 
@@ -152,4 +152,5 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    bounded_text(value, indent or 0)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -177,8 +177,8 @@ def _check_sizes(raw: dict[str, Any]) -> None:
     """Refuse by name what no model has, before anything is made in that size, here or by transformers."""
     for name, most in _LARGEST.items():
         value = raw.get(name)
-        if isinstance(value, int | float) and not 0 <= value <= most:
-            raise ValueError(f"{name} is {value}; between 0 and {most} is believed")
+        if isinstance(value, str) or (isinstance(value, int | float) and not 0 <= value <= most):
+            raise ValueError(f"{name} is {value!r:.300}; a number between 0 and {most} is believed")
 
 
 def _size(raw: dict[str, Any], name: str) -> int:

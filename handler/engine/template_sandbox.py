@@ -6,6 +6,8 @@ and double a text forty times. Knows no messages.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
@@ -22,10 +24,14 @@ _CALL_TURNS = 10
 MAX_SIZE = 16 << 20
 """Characters of one text and elements of one list; four times what a request's body may have by default."""
 _MAX_BITS = 4096
+_DIGITS = re.compile("[0-9]+")
 
 _BUDGET = "turns left"  # no name that a template could write
 _COUNTED = "counted turns"
-_WIDENING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format"})
+_WIDENING = frozenset({"center", "ljust", "rjust", "zfill", "format"})
+_MOST_PARTS = 100_000  # into which a list is cut; `range` makes no more either
+_UNBOUNDED = ("urlize", "wordwrap", "xmlattr", "pprint")  # filters that no chat template has a use for
+_UNBOUNDED_METHODS = frozenset({"encode", "translate", "expandtabs", "format_map", "to_bytes"})
 
 
 class TooMuchError(jinja2.TemplateRuntimeError):
@@ -39,7 +45,13 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.filters |= {name: _widening(self.filters[name]) for name in ("center", "indent")}
+        self.filters["center"] = _widening(self.filters["center"])
+        self.filters |= {name: _cutting(self.filters[name]) for name in ("batch", "slice", "round")}
+        self.filters |= {name: _checked(self.filters[name], check) for name, check in _CHECKS.items()}
+        for name in _UNBOUNDED:
+            del self.filters[name]
+        del self.globals["lipsum"]
+        self.finalize = bounded_text
         self.filters["join"] = _joining(self.filters["join"])
         self.filters[_COUNTED] = _counted
 
@@ -53,9 +65,12 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call(self, context: jinja2.runtime.Context, function: Any, *args: Any, **named: Any) -> Any:
         """Call what a template calls, which costs some turns."""
         _spend(context, _CALL_TURNS)
-        text = getattr(function, "__self__", None)
-        if isinstance(text, str):
-            _check_method(text, function.__name__, args)
+        owner = getattr(function, "__self__", None)
+        name = getattr(function, "__name__", "")
+        if isinstance(owner, str | bytes | int) and name in _UNBOUNDED_METHODS:
+            raise TooMuchError(f"{name}() is not for templates")
+        if isinstance(owner, str):
+            _check_method(owner, name, (*args, *named.values()))
         return super().call(context, function, *args, **named)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
@@ -67,6 +82,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return result
         if operator == "%" and isinstance(left, str):
             _check_widths(left)
+            bounded_text(right)
         elif operator == "*":
             _check_product(left, right)
         elif operator == "**" and (abs(right) > _MAX_BITS or _bits(left) * abs(right) > _MAX_BITS):
@@ -154,6 +170,7 @@ def _joining(join: Callable[..., Any]) -> Callable[..., Any]:
     @jinja2.pass_eval_context
     def bounded(context: jinja2.nodes.EvalContext, value: Iterable[Any], d: Any = "", attribute: Any = None) -> Any:
         items = list(value)
+        bounded_text(items)
         _believed(len(items) * len(str(d)) + sum(len(item) for item in items if isinstance(item, str)))
         return join(context, items, d, attribute)
 
@@ -166,19 +183,84 @@ def _check_method(text: str, name: str, args: tuple[Any, ...]) -> None:
             _believed(number)
         if name == "format":
             _check_widths(text)
+            bounded_text(args)
     elif name == "replace" and len(args) > 1:
-        _believed((len(text) + 1) * len(str(args[1])))
+        _check_replacement(text, args[0], args[1])
     elif name == "join":
-        _believed(len(text) * sum(len(items) for items in args if isinstance(items, Sized)))
+        for items in args:
+            bounded_text(items)
+            _believed(len(text) * len(items) if isinstance(items, Sized) else 0)
+
+
+def _check_replacement(text: Any, old: Any, new: Any, *_: Any) -> None:
+    before, after = str(text), str(new)
+    _believed(len(before) + before.count(str(old)) * len(after))
+
+
+def _check_indent(text: Any, width: int | str = 4, *_: Any) -> None:
+    _believed((str(text).count("\n") + 1) * (width if isinstance(width, int) else len(width)))
+
+
+def _check_sum(items: Iterable[Any], *_: Any) -> None:
+    """Lists are copied once for each that comes behind them."""
+    sizes = [len(item) for item in items if isinstance(item, Sized)] if isinstance(items, Sized) else []
+    _believed(sum(sizes) * len(sizes))
+
+
+def _check_form(form: Any, *args: Any) -> None:
+    _check_widths(str(form))
+    bounded_text(args)
+
+
+def _checked(compute: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    """The filter with a look at its input, behind what jinja2 hands to it first."""
+    num_given = 1 if hasattr(compute, "jinja_pass_arg") else 0
+
+    @functools.wraps(compute)
+    def bounded(*args: Any, **named: Any) -> Any:
+        check(*args[num_given:], *named.values())
+        return compute(*args, **named)
+
+    return bounded
+
+
+def _cutting(cut: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter with a look at its numbers."""
+
+    def bounded(value: Any, *args: Any, **named: Any) -> Any:
+        if any(isinstance(number, int) and number > _MOST_PARTS for number in (*args, *named.values())):
+            raise TooMuchError(f"a list is cut into more than {_MOST_PARTS} parts")
+        return cut(value, *args, **named)
+
+    return bounded
+
+
+def bounded_text(value: Any, indent: int = 0) -> Any:
+    """The value, if it is none of those that a text would become too long of: lists of lists grow fast."""
+    _text_size(value, indent)
+    return value
+
+
+def _text_size(value: Any, indent: int = 0) -> int:
+    size, waiting = 0, [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        size += 1 + indent * depth
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            waiting += [(inner, depth + 1) for item in part.items() for inner in item]
+        elif isinstance(part, list | tuple | set | frozenset):
+            waiting += [(inner, depth + 1) for inner in part]
+        _believed(size + len(waiting))
+    return size
 
 
 def _check_widths(form: str) -> None:
-    """Refuse a width or precision of many digits, or one that is an argument."""
-    digits = 0
-    for character in form:
-        digits = digits + 1 if character.isdecimal() else 0
-        if digits > 6 or character == "*":
-            raise TooMuchError("a format asks for too wide a field")
+    """Refuse widths and precisions that come to much together, and one that is an argument."""
+    if "*" in form or any(len(digits) > 6 for digits in _DIGITS.findall(form)):
+        raise TooMuchError("a format asks for too wide a field")
+    _believed(sum(int(digits) for digits in _DIGITS.findall(form)))
 
 
 def _check_product(left: Any, right: Any) -> None:
@@ -192,3 +274,12 @@ def _check_product(left: Any, right: Any) -> None:
 
 def _bits(number: Any) -> int:
     return number.bit_length() if isinstance(number, int) else 0
+
+
+_CHECKS: dict[str, Callable[..., None]] = {
+    "indent": _check_indent,
+    "replace": _check_replacement,
+    "sum": _check_sum,
+    "format": _check_form,
+    "string": bounded_text,
+}

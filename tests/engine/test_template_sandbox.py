@@ -44,6 +44,19 @@ DOUBLING = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set
         "{{ '7'.zfill(1000000000) }}",
         "{{ 'a' | center(1000000000) }}",
         "{{ 'a' | indent(1000000000, true) }}",
+        "{{ ('\n' * 1000000) | indent(1000000, true, true) }}",
+        "{{ ('a' * 4096) | replace('a', 'b' * 16000000) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ '%*d' | format(1000000000, 1) }}",
+        "{{ ([[0] * 1000000] * 1000) | sum(start=[]) | length }}",
+        "{{ [1] | batch(1000000000, 'x') | list | length }}",
+        "{{ [1] | slice(1000000000) | list | length }}",
+        "{{ (['a' * 1000000] * 10000) | string | length }}",
+        "{{ ([0] * 1000000) | tojson(indent=100000) | length }}",
+        "{{ 1.5 | round(1000000000, 'ceil') }}",
+        "{{ '\t'.expandtabs(tabsize=1000000000) }}",
+        "{{ (1).to_bytes(1000000000, 'big') | length }}",
+        DOUBLING.replace("SUM", "[ns.s, ns.s]"),
     ],
 )
 def test_what_is_without_bounds_is_refused(source: str) -> None:
@@ -55,6 +68,11 @@ def test_what_is_without_bounds_is_refused(source: str) -> None:
 
 
 SAME = [
+    "{{ [1, 2, 3] | batch(2) | list }}{{ [[1], [2]] | sum(start=[]) }}{{ 'aXa' | replace('a', 'bb') }}",
+    "{{ 1.25 | round(1) }}{{ 'a\\nb' | indent(2, true) }}",
+    "{{ '%03d %s' | format(7, 'a') }}{{ messages | string | length }}{{ [1, {'a': ['b']}] }}{{ nothing }}{{ none }}",
+    "{{ ('x' * 4000000) | replace('y', 'a longer text') | length }}",
+    "{{ ('x' * 4000000).replace('y', 'a longer text') | length }}",
     "{% for m in messages %}{{ loop.index ~ m.role + ':' + m.content }}{% if not loop.last %},{% endif %}{% endfor %}",
     "{% for m in messages if m.role == 'user' %}{{ loop.length }}{{ loop.revindex }}{{ m.content }}{% endfor %}",
     "{% for m in messages | selectattr('role', 'equalto', 'user') %}{{ loop.last }}{{ m.content }}{% endfor %}",

@@ -85,6 +85,15 @@ async def test_a_refusal_comes_before_the_body(served: Served, limit: dict[str, 
             assert messages[-2]["status"] == 429, path
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_no_other_spelling_of_a_path_is_without_limits(served: Served, path: str) -> None:
+    async with served(RATE_LIMIT_REQUESTS_PER_MINUTE="1") as application:
+        response = await post(application, path=f"{path}%0A")
+        assert (response.status_code, response.json()["error"]["type"]) == (404, "invalid_request_error")
+        stranger = await application.client.post(f"{path}%0A", json=TEXT)
+        assert stranger.status_code == 401
+
+
 async def test_every_answer_says_what_is_left(served: Served) -> None:
     async with served(RATE_LIMIT_REQUESTS_PER_MINUTE="9", RATE_LIMIT_TOKENS_PER_MINUTE="100") as application:
         answers = [await post(application, path=path) for path in PATHS]
