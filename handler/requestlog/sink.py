@@ -9,6 +9,7 @@ they wait for the next process, or leave as lines where there is no hope that on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import random
@@ -216,13 +217,15 @@ class LogSink:
 
     async def _adopt(self) -> None:
         self._next_adoption_s = time.monotonic() + self._adoption_interval_s
+        self._may_find_more = False
         most = max(0, ORPHANS_AT_ONCE - self._spool.num_sealed)
         search = asyncio.create_task(asyncio.to_thread(self._spool.find_orphans, most))
         try:
             try:
                 orphans = await asyncio.shield(search)
             except asyncio.CancelledError:
-                self._spool.take_over(await search)  # the thread goes on: what it locks is to be given up with the rest
+                with contextlib.suppress(SpoolError):  # which would be taken for the end of a search like any other
+                    self._spool.take_over(await search)  # the thread goes on: what it locks is given up with the rest
                 raise
             self._spool.take_over(orphans)
             self._may_find_more = len(orphans) >= most  # once these are shipped

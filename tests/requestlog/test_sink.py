@@ -14,6 +14,7 @@ import asyncpg
 import psutil
 import pytest
 
+from handler.errors import SpoolError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
@@ -423,3 +424,28 @@ async def test_what_is_found_while_the_sink_closes_is_there_for_the_next_one(tmp
     await closing
     spool = Spool(tmp_path)
     assert len(spool.find_orphans()) == 1
+
+
+async def test_a_search_that_fails_while_the_sink_closes_does_not_keep_it_going(tmp_path):
+    class UnreadableSpool(Spool):
+        """Cannot look for what others left, and takes its time to find out."""
+
+        def find_orphans(self, most=1):
+            searched.set()
+            failed.wait(20)
+            raise SpoolError("cannot list it")
+
+    async def url() -> str:
+        asked.append(sink)
+        return ""
+
+    asked: list[LogSink] = []
+    searched, failed = threading.Event(), threading.Event()
+    sink = LogSink(UnreadableSpool(tmp_path), url)
+    await sink.start()
+    await until(searched.is_set)
+    closing = asyncio.create_task(sink.close(0))
+    await until(lambda: sink._closing)
+    failed.set()
+    await closing
+    assert not asked
