@@ -107,6 +107,7 @@ class Engine:
         self._refused: list[tuple[int, TokenEvent]] = []  # engine thread only
         self._silence_s = 0.0  # of the thread, as far as somebody watched; consumer's thread only
         self._last_heartbeat_s: float | None = None
+        self._is_waiting = False  # the thread has nothing to do
         self._given_up = threading.Event()
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
@@ -181,7 +182,7 @@ class Engine:
         """
         if self.state is not EngineState.READY:
             return
-        if self.heartbeat_s != self._last_heartbeat_s:
+        if self.heartbeat_s != self._last_heartbeat_s or self._is_waiting:
             self._last_heartbeat_s, self._silence_s = self.heartbeat_s, 0.0
             return
         self._silence_s += elapsed_s
@@ -264,7 +265,7 @@ class Engine:
     def _handle_inbox(self, core: EngineCore) -> bool:
         """Do what the other threads asked for, waiting for it if there is nothing else to do. False: stop."""
         try:
-            message = self._inbox.get(block=not core.has_work, timeout=_IDLE_WAIT_S)
+            message = self._next_message(core)
             while message is not None:
                 if isinstance(message, _Submission):
                     self._add(core, message)
@@ -274,6 +275,14 @@ class Engine:
         except queue.Empty:
             return True
         return False
+
+    def _next_message(self, core: EngineCore) -> _Submission | Callable[[EngineCore], None] | None:
+        """The first message that there is, waited for if there is nothing else to do."""
+        is_idle = self._is_waiting = not core.has_work
+        try:
+            return self._inbox.get(block=is_idle, timeout=_IDLE_WAIT_S)
+        finally:
+            self._is_waiting = False
 
     def _add(self, core: EngineCore, submission: _Submission) -> None:
         try:

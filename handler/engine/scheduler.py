@@ -100,6 +100,10 @@ class Scheduler:
                 sequence.rewind()
         if len(failed) > 1:
             self._suspects = Suspects(failed)
+            present = {*self.running, *self.waiting}
+            for chunk in failed:  # some may have ended while the step was in flight
+                if chunk.sequence not in present:
+                    self._suspects.drop(chunk.sequence)
         elif self._suspects is not None:
             self._suspects.is_found = True
 

@@ -69,8 +69,12 @@ class EmbeddedPostgres:
         self._lease: int | None = None
 
     async def url(self) -> str:
-        """`start`, off the event loop."""
-        return await asyncio.to_thread(self.start)
+        """`start`, off the event loop. Who is cancelled has it give up: the end of the loop waits for its thread."""
+        try:
+            return await asyncio.to_thread(self.start)
+        except asyncio.CancelledError:
+            self._closing.set()
+            raise
 
     async def close(self) -> None:
         """`stop`, off the event loop."""
@@ -93,6 +97,8 @@ class EmbeddedPostgres:
                     self._ensure_running(installation)
             except OSError as error:
                 raise ConfigurationError("DATABASE_URL", f"embedded PostgreSQL did not start: {error}") from error
+            finally:
+                self._closing.clear()
             socket = quote(str(socket_directory(installation)), safe="")
             return f"postgresql://postgres@/postgres?host={socket}"
 

@@ -104,7 +104,10 @@ class Segment:
 
     def is_intact(self) -> bool:
         """Whether the file ends where its last whole frame does, so that another frame may follow."""
-        return os.fstat(self._descriptor).st_size == self.size_bytes
+        try:
+            return os.fstat(self._descriptor).st_size == self.size_bytes
+        except OSError:  # it is closed, or its file system is gone
+            return False
 
     def read(self, max_records: int, max_bytes: int) -> tuple[list[bytes], int, int]:
         """The payloads of the next frames, their number of records, and the offset behind them; at least one frame.

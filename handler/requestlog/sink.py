@@ -9,6 +9,7 @@ they wait for the next process, or leave as lines where there is no hope that on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import random
@@ -102,6 +103,7 @@ class LogSink:
         self._spill_descriptor = spill_descriptor
         self._spill_timeout_s = spill_timeout_s
         self._next_adoption_s = 0.0
+        self._may_find_more = False
         self._database: LogDatabase | None = None
         self._task: asyncio.Task[None] | None = None
         self._attempts = 0
@@ -154,8 +156,9 @@ class LogSink:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._adopted.wait()
-                target = self._spool.appended_records
-                while self._spool.settled_records < target:
+                # What is adopted from now on is older and leaves first, and is not what is waited for.
+                num_ours = self._spool.appended_records - self._spool.adopted_records
+                while self._spool.settled_records < num_ours + self._spool.adopted_records:
                     self._settled.clear()
                     await self._settled.wait()
         except TimeoutError:
@@ -214,16 +217,18 @@ class LogSink:
 
     async def _adopt(self) -> None:
         self._next_adoption_s = time.monotonic() + self._adoption_interval_s
-        search = asyncio.create_task(asyncio.to_thread(self._spool.find_orphans))
+        self._may_find_more = False
+        most = max(0, ORPHANS_AT_ONCE - self._spool.num_sealed)
+        search = asyncio.create_task(asyncio.to_thread(self._spool.find_orphans, most))
         try:
             try:
                 orphans = await asyncio.shield(search)
             except asyncio.CancelledError:
-                self._spool.take_over(await search)  # the thread goes on: what it locks is to be given up with the rest
+                with contextlib.suppress(SpoolError):  # which would be taken for the end of a search like any other
+                    self._spool.take_over(await search)  # the thread goes on: what it locks is given up with the rest
                 raise
             self._spool.take_over(orphans)
-            if len(orphans) >= ORPHANS_AT_ONCE:
-                self._next_adoption_s = 0.0  # there may be more, once these are shipped
+            self._may_find_more = len(orphans) >= most  # once these are shipped
         except SpoolError as error:  # what this process has spooled can be shipped all the same
             _log.warning("%s", error)
         self._adopted.set()
@@ -252,6 +257,8 @@ class LogSink:
                 self.rejected_total += len(written.refused)
                 self._attempts = 0
                 self._settled.set()
+                if time.monotonic() >= self._next_adoption_s:
+                    break  # where many requests come the spool is never empty
             if await self._waits_long():
                 await self._adopt()
                 continue
@@ -259,6 +266,8 @@ class LogSink:
 
     async def _waits_long(self) -> bool:
         """Wait for something to ship; True when it is time to look for what others left, be there something or not."""
+        if self._may_find_more and not self._spool.pending_records:
+            return True
         try:
             async with asyncio.timeout(self._next_adoption_s - time.monotonic()):
                 await self._spooled.wait()

@@ -65,6 +65,7 @@ class Spool:
 
     Attributes:
         appended_records: how many came in so far, by `append` and by `take_over`.
+        adopted_records: how many of them by `take_over`.
         settled_records: how many of them left, by `acknowledge`.
     """
 
@@ -94,6 +95,7 @@ class Spool:
             raise SpoolError(f"cannot create {directory}: {error}") from error
         self.directory = directory
         self.appended_records = 0
+        self.adopted_records = 0
         self.settled_records = 0
         self._max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
@@ -113,6 +115,11 @@ class Spool:
     def size_bytes(self) -> int:
         """What all segments of this process take on disk."""
         return self._sealed_bytes + self._active.size_bytes
+
+    @property
+    def num_sealed(self) -> int:
+        """Segments that are only read any more, each with a descriptor."""
+        return len(self._sealed)
 
     def append(self, *entries: Facts | Record) -> None:
         """Keep a record for each entry; when this returns, they survive the end of this process.
@@ -165,6 +172,7 @@ class Spool:
         if orphans:
             num_records = sum(segment.pending_records for segment in orphans)
             self.appended_records += num_records
+            self.adopted_records += num_records
             self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
             self._measure_sealed()
             _log.info("adopted %d spool segments with %d records", len(orphans), num_records)

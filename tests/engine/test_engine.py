@@ -305,6 +305,16 @@ def test_a_thread_that_hangs_is_given_up_and_says_no_more(consumer: Consumer) ->
     assert (engine.stats.num_running, engine.stats.kv_blocks_used) == (0, 0)
 
 
+def test_a_thread_that_waits_for_work_does_not_hang_however_short_its_steps_have_to_be(consumer: Consumer) -> None:
+    engine = consumer.engine
+    for _ in range(3):
+        heartbeat_s = engine.heartbeat_s
+        while engine.heartbeat_s == heartbeat_s and engine.state is EngineState.READY:
+            engine.watch(0.01, 0.1)
+            time.sleep(0.01)
+    assert engine.state is EngineState.READY
+
+
 def test_a_step_that_is_late_is_no_hang(consumer: Consumer) -> None:
     engine = consumer.engine
     handle = consumer.submit([1], greedy(50))

@@ -214,3 +214,23 @@ def test_a_lost_device_is_known_by_what_it_says(text: str) -> None:
 )
 def test_what_a_device_survives_is_no_loss(error: Exception) -> None:
     assert not is_device_lost(error)
+
+
+def test_who_has_left_before_a_step_in_flight_fails_is_no_suspect(load_tiny: LoadTiny) -> None:
+    core = load_tiny(**OPTIONS)
+    runner = defer(core)
+    ids = submit_all(core)
+    while runner.num_steps < 9:
+        core.step()
+    [step] = core._in_flight
+    core.cancel(ids[0])
+    faults = Faults(core, lambda _: False)
+
+    def fail() -> Any:
+        runner.in_flight.popleft()
+        raise MemoryError("the device has no memory left")
+
+    step.pending.wait = fail  # type: ignore[method-assign]
+    completions = run(core)
+    assert {completions[sequence_id].finish_reason for sequence_id in ids[1:]} == {FinishReason.LENGTH}
+    assert faults.sizes[:3] == [1, 1, 1]  # each that is left is tried, and nobody else

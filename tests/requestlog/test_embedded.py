@@ -255,6 +255,16 @@ async def test_it_can_be_closed_while_it_starts(home):
             await starting
 
 
+async def test_a_start_that_nobody_waits_for_gives_up_and_the_next_one_works(embedded, home):
+    with (find_installation(home).base / "mutex").open("w") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)  # another process is starting or stopping the server
+        starting = asyncio.create_task(embedded.url())
+        await until(embedded._guard.locked)
+        starting.cancel()
+        await until(lambda: not embedded._guard.locked())
+    assert await embedded.url()
+
+
 @AS_ROOT
 def test_root_opens_no_directory_that_was_private(monkeypatch):
     private = Path(tempfile.mkdtemp(prefix="pilotlight-private-"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import logging
 import secrets
@@ -13,6 +14,7 @@ import asyncpg
 import psutil
 import pytest
 
+from handler.errors import SpoolError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
@@ -98,6 +100,44 @@ async def test_what_a_dead_instance_left_is_shipped(tmp_path, postgres_url, log_
         sink.submit(make_record(2))
         assert await sink.flush(20)
         assert sink.rows_written_total == 2
+
+
+async def test_what_a_dead_instance_left_is_shipped_by_one_that_never_runs_out_of_records(tmp_path, postgres_url):
+    class BusySpool(Spool):
+        """A record comes with each batch that leaves."""
+
+        def acknowledge(self, batch):
+            self.append(make_record(next(numbers)))
+            super().acknowledge(batch)
+
+    numbers = itertools.count(2)
+    sink = LogSink(BusySpool(tmp_path), postgres_url, adoption_interval_s=0.2)
+    await sink.start()
+    sink.submit(make_record(1))
+    try:
+        await until(lambda: sink.rows_written_total)
+        known = set(tmp_path.glob(f"*{SUFFIX}"))
+        gone = Spool(tmp_path)
+        [path] = set(tmp_path.glob(f"*{SUFFIX}")) - known
+        gone.append(make_record(0))
+        gone.close()
+        await until(lambda: not path.exists())
+    finally:
+        await sink.close(0)
+
+
+async def test_flushing_waits_for_ones_own_records_whatever_is_adopted_meanwhile(tmp_path, postgres_url):
+    async with running(tmp_path, postgres_url, batch_records=1, pool_size=1) as sink:
+        await until(lambda: sink.connected)
+        gone = Spool(tmp_path)
+        gone.append(make_record(1))
+        gone.close()
+        sink._next_adoption_s = 0.0
+        sink.submit(make_record(2))
+        sink.submit(make_record(3))
+        assert await sink.flush(20)
+        assert sink.spooled_records == 0
+        assert sink.rows_written_total == 3
 
 
 async def test_the_function_serves_before_the_database_is_there(tmp_path, home, caplog):
@@ -384,3 +424,28 @@ async def test_what_is_found_while_the_sink_closes_is_there_for_the_next_one(tmp
     await closing
     spool = Spool(tmp_path)
     assert len(spool.find_orphans()) == 1
+
+
+async def test_a_search_that_fails_while_the_sink_closes_does_not_keep_it_going(tmp_path):
+    class UnreadableSpool(Spool):
+        """Cannot look for what others left, and takes its time to find out."""
+
+        def find_orphans(self, most=1):
+            searched.set()
+            failed.wait(20)
+            raise SpoolError("cannot list it")
+
+    async def url() -> str:
+        asked.append(sink)
+        return ""
+
+    asked: list[LogSink] = []
+    searched, failed = threading.Event(), threading.Event()
+    sink = LogSink(UnreadableSpool(tmp_path), url)
+    await sink.start()
+    await until(searched.is_set)
+    closing = asyncio.create_task(sink.close(0))
+    await until(lambda: sink._closing)
+    failed.set()
+    await closing
+    assert not asked

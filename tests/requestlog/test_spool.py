@@ -74,6 +74,17 @@ def test_nothing_shipped_is_left_on_disk(tmp_path):
     assert segments(tmp_path) == []
 
 
+def test_what_comes_after_the_end_is_refused_or_kept_and_never_lost(tmp_path):
+    spool = Spool(tmp_path)
+    spool.close()
+    record = make_record(1)
+    with pytest.raises(SpoolError):
+        spool.append(record)
+    spool.append(record)
+    spool.close()
+    assert replay(tmp_path) == [record]
+
+
 def test_a_batch_stays_the_same_until_it_is_acknowledged(tmp_path):
     spool = Spool(tmp_path)
     spool.append(make_record(1))
