@@ -84,7 +84,7 @@ class Allowance:
         self._requests = requests
         self._tokens = tokens
         self._num_reserved = 0
-        self._period_ends_s = 0.0
+        self._period_ends_s: float | None = None  # that of the reservation; unknown if it was cut short just then
         self._request_headers: Headers = []
 
     async def admit(self) -> None:
@@ -122,24 +122,29 @@ class Allowance:
                 f"{param}); its key may use {bucket.limit} a minute",
                 param,
             )
+        self._num_reserved += amount  # at once: a request that is cancelled meanwhile has it counted all the same
         is_in = await self._counters.take(bucket, amount)
-        if is_in:
-            self._num_reserved += amount
+        if not is_in:
+            self._num_reserved -= amount
         window = await self._look_at_tokens(bucket)
         if not is_in:
             raise _refusal("tokens", window, amount)
         self._period_ends_s = _end_s(window)
 
     async def settle(self, num_used_tokens: int) -> None:
-        """Count what was used in place of what was reserved, once."""
+        """Count what was used in place of what was reserved, once; to be called again if it was cancelled."""
         bucket, excess = self._tokens, num_used_tokens - self._num_reserved
-        self._tokens = None
         if bucket is None:
             return
-        if excess > 0:
-            await self._counters.add(bucket, excess)
-        elif excess < 0 and abs(_end_s(await self._counters.look(bucket)) - self._period_ends_s) < _SAME_PERIOD_S:
-            # What was reserved in an earlier period loses its weight there; this one may not give it back.
+        if excess >= 0:
+            self._tokens = None
+            if excess:
+                await self._counters.add(bucket, excess)
+            return
+        window = await self._counters.look(bucket)
+        self._tokens = None
+        # What was reserved in an earlier period loses its weight there; this one may not give it back.
+        if self._period_ends_s is None or abs(_end_s(window) - self._period_ends_s) < _SAME_PERIOD_S:
             await self._counters.give_back(bucket, -excess)
 
     async def _look_at_tokens(self, bucket: Bucket) -> Window:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -58,22 +58,15 @@ class Counters:
 
     async def take(self, bucket: Bucket, amount: int) -> bool:
         """Count an amount if it fits into the limit, all of it or nothing."""
-        return await self._call(
-            lambda storage: storage.acquire_sliding_window_entry(bucket.name, bucket.limit, bucket.period_s, amount)
-        )
+        return await self._to_the_end(self._count(bucket, amount, bucket.limit))
 
     async def add(self, bucket: Bucket, amount: int) -> None:
         """Count an amount that has been taken already, whatever the limit."""
-        await self._call(
-            lambda storage: storage.acquire_sliding_window_entry(bucket.name, sys.maxsize, bucket.period_s, amount)
-        )
+        await self._to_the_end(self._count(bucket, amount, sys.maxsize))
 
     async def give_back(self, bucket: Bucket, amount: int) -> None:
         """Take back some of what this period has counted; at most all of it."""
-        async with self._refunds:  # between the look and the change, nobody here gives back from the same period
-            amount = min(amount, (await self.look(bucket)).current)
-            if amount > 0:
-                await self.add(bucket, -amount)
+        await self._to_the_end(self._give_back(bucket, amount))
 
     async def look(self, bucket: Bucket) -> Window:
         """The bucket's window, now."""
@@ -85,6 +78,28 @@ class Counters:
         if self._pool is not None:
             with contextlib.suppress(RedisError, OSError):
                 await self._pool.aclose()
+
+    async def _give_back(self, bucket: Bucket, amount: int) -> None:
+        async with self._refunds:  # between the look and the change, nobody here gives back from the same period
+            amount = min(amount, (await self.look(bucket)).current)
+            if amount > 0:
+                await self._count(bucket, -amount, sys.maxsize)
+
+    async def _count(self, bucket: Bucket, amount: int, limit: int) -> bool:
+        return await self._call(
+            lambda storage: storage.acquire_sliding_window_entry(bucket.name, limit, bucket.period_s, amount)
+        )
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """The result; a change that Redis may have made already is finished even if who waits for it is cancelled."""
+        if self._redis is None:
+            return await change
+        task = asyncio.ensure_future(change)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
 
     async def _call(self, operation: Callable[[MemoryStorage | RedisStorage], Awaitable[T]]) -> T:
         if self._redis is None or time.monotonic() < self._away_until_s:

@@ -36,7 +36,7 @@ def encode(entries: Sequence[Facts | Record]) -> bytes:
         # Most lines have no backslash, which is found out faster than that they do not have these six bytes.
         if b"\\" not in lines or b"\\u0000" not in lines:
             return lines
-    except (UnicodeEncodeError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError):  # no UTF-8, or a number of thousands of digits
         pass
     return b"".join(map(_encode_visibly, entries))
 
@@ -61,7 +61,7 @@ def _encode_visibly(entry: Facts | Record) -> bytes:
     """The line of a request whose text may be no text for PostgreSQL."""
     try:
         return _encoder.encode(_visible(msgspec.to_builtins(entry))) + b"\n"
-    except (TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SpoolError(f"record of request {entry.request_id} cannot be encoded: {error}") from error
 
 
