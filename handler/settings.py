@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 import msgspec
 import platformdirs
 
+from handler import setting_values
 from handler.errors import ConfigurationError
 from handler.keys import join_keys, parse_keys, read_keys
 
@@ -21,9 +21,6 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # A password may hold any character but is told from a port by the @ behind it.
 _USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
-_CUDA_DEVICE = re.compile(r"cuda:(0|[1-9][0-9]{0,2})")
-_OPENABLE_PATHS = ("/health", "/ready", "/ping", "/startup", "/metrics", "/version", "/openapi.json", "/docs")
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,77 +166,6 @@ def _shown(key: str, value: str) -> str:
     return "a secret" if key in {"API_KEYS", "DATABASE_URL", "REDIS_URL"} else repr(value)
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
-        if not low <= value <= high:
-            raise ValueError(f"must be between {low} and {high}")
-        return value
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError("must be a number") from None
-        if not low <= value <= high:  # also refuses NaN
-            raise ValueError(f"must be between {low:g} and {high:g}")
-        return value
-
-    return parse
-
-
-_limit = _integer(1, 1_000_000_000)
-
-
-def _choice(literal: object) -> Callable[[str], str]:
-    allowed = get_args(literal)
-
-    def parse(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return text.lower()
-
-    return parse
-
-
-def _boolean(text: str) -> bool:
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    if text.lower() not in words:
-        raise ValueError("must be 1 or 0, true or false, yes or no, on or off")
-    return words[text.lower()]
-
-
-def _device(text: str) -> str:
-    if text in {"auto", "cpu", "cuda"}:
-        return text
-    devices = [device.strip() for device in text.split(",")]
-    if not all(_CUDA_DEVICE.fullmatch(device) for device in devices):
-        raise ValueError("must be auto, cpu, cuda, cuda:N or a list like cuda:0,cuda:2")
-    if len(set(devices)) < len(devices):
-        raise ValueError("must not name a device twice")
-    return ",".join(devices)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
-
-
 def _add_keys_of_file(values: dict[str, object]) -> None:
     path, keys = values.get("api_keys_file"), values.get("api_keys", {})
     if path is None:
@@ -263,97 +189,42 @@ def _check_limited_keys(values: dict[str, object]) -> None:
             raise ConfigurationError(field.upper(), f"must name keys of API_KEYS, got {', '.join(sorted(unknown))}")
 
 
-def _rate_limits(text: str) -> dict[str, int]:
-    """`60`, `alice:600`, or both and more of them, separated by commas."""
-    limits: dict[str, int] = {}
-    for item in _list(text):
-        name, separator, number = item.rpartition(":")
-        name = name.strip() if separator else "*"
-        if not name or name in limits:
-            raise ValueError("must be a number, or numbers as name:number, separated by commas, and none twice")
-        limits[name] = _limit(number)
-    return limits
-
-
-def _keyless_paths(text: str) -> tuple[str, ...]:
-    paths = () if text == "none" else _list(text)
-    if not set(paths) <= set(_OPENABLE_PATHS):
-        raise ValueError(f"must be none, or some of {', '.join(_OPENABLE_PATHS)}")
-    return paths
-
-
-def _database_url(text: str) -> str:
-    try:
-        is_good = text == "none" or urlsplit(text).scheme in {"postgresql", "postgres"}
-    except ValueError:  # its message may hold the password
-        is_good = False
-    if not is_good:
-        raise ValueError("must be a postgresql:// URL or 'none'")
-    return text
-
-
-def _redis_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        is_good = (parts.scheme in {"redis", "rediss"} and (parts.port or 1) > 0) or parts.scheme == "unix"
-    except ValueError:  # its message may hold the password
-        is_good = False
-    if not is_good:
-        raise ValueError("must be a redis://, rediss:// or unix:// URL")
-    return text
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError("must be a path; its user is unknown") from error
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = _list(text)
-    for origin in origins:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError("must be * or origins like https://app.example.com, without a path")
-    return origins
-
-
 _PARSERS: dict[str, Callable[[str], object]] = {
     "host": str,
-    "port": _integer(0, 65535),
+    "port": setting_values.integer(0, 65535),
     "model_name": str,
-    "model_device": _device,
-    "torch_dtype": _choice(Dtype),
-    "quantization": _choice(Quantization),
-    "max_batch_size": _integer(1, 4096),
-    "max_model_len": _integer(16, 1 << 24),
-    "prefill_chunk_tokens": _integer(128, 1 << 20),
-    "kv_cache_fraction": _number(0.01, 0.98),
-    "speculation_tokens": _integer(0, 64),
-    "max_queued_requests": _integer(0, 1 << 20),
-    "max_queued_tokens": _integer(0, 1 << 40),
-    "queue_timeout": _number(0.1, 86400.0),
-    "default_max_tokens": _integer(1, 1 << 24),
-    "default_temperature": _number(0.0, 2.0),
-    "body_timeout": _number(0.1, 3600.0),
-    "request_timeout": _number(0.1, 86400.0),
-    "heartbeat_interval": _number(0.0, 3600.0),
-    "step_timeout": _number(0.1, 86400.0),
-    "drain_timeout": _number(0.0, 3600.0),
-    "database_url": _database_url,
-    "db_pool_size": _integer(1, 1000),
-    "spool_dir": _path,
-    "spool_max_bytes": _integer(1 << 20, 1 << 50),
-    "log_prompts": _boolean,
+    "model_device": setting_values.device,
+    "torch_dtype": setting_values.choice(Dtype),
+    "quantization": setting_values.choice(Quantization),
+    "max_batch_size": setting_values.integer(1, 4096),
+    "max_model_len": setting_values.integer(16, 1 << 24),
+    "prefill_chunk_tokens": setting_values.integer(128, 1 << 20),
+    "kv_cache_fraction": setting_values.number(0.01, 0.98),
+    "speculation_tokens": setting_values.integer(0, 64),
+    "max_queued_requests": setting_values.integer(0, 1 << 20),
+    "max_queued_tokens": setting_values.integer(0, 1 << 40),
+    "queue_timeout": setting_values.number(0.1, 86400.0),
+    "default_max_tokens": setting_values.integer(1, 1 << 24),
+    "default_temperature": setting_values.number(0.0, 2.0),
+    "body_timeout": setting_values.number(0.1, 3600.0),
+    "request_timeout": setting_values.number(0.1, 86400.0),
+    "heartbeat_interval": setting_values.number(0.0, 3600.0),
+    "step_timeout": setting_values.number(0.1, 86400.0),
+    "drain_timeout": setting_values.number(0.0, 3600.0),
+    "database_url": setting_values.database_url,
+    "db_pool_size": setting_values.integer(1, 1000),
+    "spool_dir": setting_values.path,
+    "spool_max_bytes": setting_values.integer(1 << 20, 1 << 50),
+    "log_prompts": setting_values.boolean,
     "api_keys": parse_keys,
-    "api_keys_file": _path,
-    "keyless_paths": _keyless_paths,
-    "rate_limit_requests_per_minute": _rate_limits,
-    "rate_limit_tokens_per_minute": _rate_limits,
-    "redis_url": _redis_url,
-    "max_body_bytes": _integer(1024, 1 << 32),
-    "cors_origins": _origins,
-    "log_level": _choice(LogLevel),
-    "enable_metrics": _boolean,
-    "pilotlight_home": _path,
+    "api_keys_file": setting_values.path,
+    "keyless_paths": setting_values.keyless_paths,
+    "rate_limit_requests_per_minute": setting_values.rate_limits,
+    "rate_limit_tokens_per_minute": setting_values.rate_limits,
+    "redis_url": setting_values.redis_url,
+    "max_body_bytes": setting_values.integer(1024, 1 << 32),
+    "cors_origins": setting_values.origins,
+    "log_level": setting_values.choice(LogLevel),
+    "enable_metrics": setting_values.boolean,
+    "pilotlight_home": setting_values.path,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.counts import count
 from bench.engine.peers import PEERS
+from bench.options import add_output
 
 PARTS = ("engine", "http")
 SHAPE_NAMES = ("llama-8b", "llama-1b", "smollm2-135m", "tiny")
@@ -23,8 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Measures the engine alone and over HTTP, beside its peers, in interleaved rounds. The engine's "
         "settings (QUANTIZATION, TORCH_DTYPE, MODEL_DEVICE ...) come from the environment as for `serve`.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    add_output(parser)
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", metavar="NAME", help="the model [MODEL_NAME]")
     model.add_argument("--random-model", choices=SHAPE_NAMES, help="random weights in the shape of this model")

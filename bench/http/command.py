@@ -9,20 +9,16 @@ import argparse
 import contextlib
 import os
 import random
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from bench.comparison import ratios, summaries
 from bench.environment import installed, look_around
 from bench.http.contenders import CANDIDATES, COMPARISONS, HttpServer
 from bench.http.plan import Plan
 from bench.http.wrk import find_wrk
-from bench.report import show
-from bench.result import Result, encode_result, write_result
+from bench.options import chosen
+from bench.outcome import give_out, result_of
 from bench.rounds import run_rounds, show_progress
 from handler.cli.serve import ensure_snapshot
 from handler.errors import ConfigurationError
@@ -39,7 +35,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         ConfigurationError: a program, a package or a processor is missing.
         BenchError: the result cannot be written.
     """
-    names = [name for name in CANDIDATES if args.only is None or name in args.only]
+    names = chosen(list(CANDIDATES), args)
     plan = _plan(args)
     if any(CANDIDATES[name].load == "whole" for name in names):
         find_wrk()
@@ -55,25 +51,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
     finally:
         os.sched_setaffinity(0, before)
-    result = Result(
-        benchmark="http",
-        arguments=tuple(sys.argv[1:]),
-        environment=environment,
-        settings=settings.public(),
-        peers={"fastapi": installed(_PACKAGES)},
-        plan=msgspec.to_builtins(plan),
-        rounds=tuple(rounds),
-        failures=tuple(failures),
-        summary=summaries(rounds),
-        ratios=ratios(rounds, COMPARISONS),
-        profile=None,
-    )
-    if args.out is not None:
-        write_result(result, args.out)
-    if args.json:
-        sys.stdout.write(encode_result(result).decode())
-    else:
-        show(result)
+    peers = {"fastapi": installed(_PACKAGES)}
+    result = result_of("http", environment, settings, plan, rounds, failures, comparisons=COMPARISONS, peers=peers)
+    give_out(result, args)
     return 1 if failures else 0
 
 

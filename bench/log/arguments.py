@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.counts import count
+from bench.options import add_output, add_rounds
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], contenders: Sequence[str]) -> None:
@@ -18,12 +18,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         "with records on their way to an embedded PostgreSQL; then how many rows a second two processors write, of a "
         "steady flow and of a backlog. In interleaved rounds.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
-    parser.add_argument("--rounds", type=count, default=9, help="how often everybody is measured (9)")
+    add_output(parser)
+    add_rounds(parser, 9, contenders)
     parser.add_argument("--seconds", type=count, default=3, help="of each load of a server (3)")
     parser.add_argument("--connections", type=count, default=64, help="that ask for answers (64)")
     parser.add_argument("--records", type=count, default=200_000, help="of the flow, and of the backlog (200000)")
     parser.add_argument("--rate", type=count, default=20_000, help="records a second of the flow (20000)")
-    parser.add_argument("--only", action="append", choices=contenders, help="measure this one; repeatable (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order (0)")

@@ -8,18 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
 
-import msgspec
-
-from bench.comparison import ratios, summaries
 from bench.environment import look_around
 from bench.http.wrk import find_wrk
 from bench.log.contenders import COMPARISONS, SERVERS, SHIPPERS, running_contenders
 from bench.log.plan import Plan
 from bench.log.postgres import running_postgres
-from bench.report import show
-from bench.result import Result, encode_result, write_result
+from bench.options import chosen
+from bench.outcome import give_out, result_of
 from bench.rounds import run_rounds, show_progress
 from handler.errors import ConfigurationError
 from handler.settings import Settings
@@ -32,7 +28,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         ConfigurationError: a program or a processor is missing, or the flow is too short to be measured.
         BenchError: a server did not start, or the result cannot be written.
     """
-    names = [name for name in (*SERVERS, *SHIPPERS) if args.only is None or name in args.only]
+    names = chosen((*SERVERS, *SHIPPERS), args)
     plan = _plan(args)
     if any(name in SERVERS for name in names):
         find_wrk()
@@ -41,25 +37,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     environment = look_around()
     with running_postgres() as postgres, running_contenders(names, plan, postgres) as contenders:
         rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
-    result = Result(
-        benchmark="log",
-        arguments=tuple(sys.argv[1:]),
-        environment=environment,
-        settings=settings.public(),
-        peers={},
-        plan=msgspec.to_builtins(plan),
-        rounds=tuple(rounds),
-        failures=tuple(failures),
-        summary=summaries(rounds),
-        ratios=ratios(rounds, COMPARISONS),
-        profile=None,
-    )
-    if args.out is not None:
-        write_result(result, args.out)
-    if args.json:
-        sys.stdout.write(encode_result(result).decode())
-    else:
-        show(result)
+    result = result_of("log", environment, settings, plan, rounds, failures, comparisons=COMPARISONS)
+    give_out(result, args)
     return 1 if failures else 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from bench.counts import count
+from bench.options import add_output, add_rounds
 
 CONTENDERS = ("pilotlight", "pilotlight-stub")
 
@@ -19,12 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "left of its throughput, how long do those wait who are let in, and how fast are the others refused? With the "
         "model of MODEL_NAME, and with a stub engine. The exit code is 1 if a goal is missed.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
-    parser.add_argument("--rounds", type=count, default=1, help="how often everybody is measured (1)")
+    add_output(parser)
+    add_rounds(parser, 1, CONTENDERS)
     parser.add_argument("--seconds", type=count, default=30, help="of each load (30)")
     parser.add_argument("--factor", type=count, default=5, help="times the sustained rate that is too much (5)")
     parser.add_argument("--tokens", type=count, default=64, help="of each answer (64)")
     parser.add_argument("--queue-timeout", type=count, default=10, help="seconds that a request may wait (10)")
-    parser.add_argument("--only", action="append", choices=CONTENDERS, help="measure this one; repeatable (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of arrivals, prompts and order (0)")

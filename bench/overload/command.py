@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 
-import msgspec
-
-from bench.comparison import summaries
 from bench.environment import look_around
+from bench.options import chosen
+from bench.outcome import give_out, result_of
 from bench.overload.arguments import CONTENDERS
 from bench.overload.contenders import OverloadedServer
 from bench.overload.plan import Plan, missed_goals
-from bench.report import show
-from bench.result import Result, encode_result, write_result
 from bench.rounds import run_rounds, show_progress
 from bench.stub_model import STUB_MODEL
 from handler.cli.serve import ensure_snapshot
@@ -39,28 +35,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         batch_size=settings.max_batch_size,
         seed=args.seed,
     )
-    contenders = [_contender(name, plan, settings) for name in CONTENDERS if args.only is None or name in args.only]
+    contenders = [_contender(name, plan, settings) for name in chosen(CONTENDERS, args)]
     environment = look_around()
     rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
-    result = Result(
-        benchmark="overload",
-        arguments=tuple(sys.argv[1:]),
-        environment=environment,
-        settings=settings.public(),
-        peers={},
-        plan=msgspec.to_builtins(plan),
-        rounds=tuple(rounds),
-        failures=tuple(failures),
-        summary=summaries(rounds),
-        ratios=(),
-        profile=None,
-    )
-    if args.out is not None:
-        write_result(result, args.out)
-    if args.json:
-        sys.stdout.write(encode_result(result).decode())
-    else:
-        show(result)
+    give_out(result_of("overload", environment, settings, plan, rounds, failures), args)
     missed = [f"{each.contender}: {text}" for each in rounds for text in missed_goals(each.metrics, plan)]
     for line in missed:
         show_progress(f"missed: {line}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from bench.counts import count
+from bench.options import add_output
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,8 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--minutes", type=_minutes, default=20.0, help="of load (20)")
     parser.add_argument("--clients", type=count, default=32, help="that ask at the same time (32)")
     parser.add_argument("--seed", type=int, default=0, help="of what is asked, and when things go wrong (0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    add_output(parser)
 
 
 def _minutes(text: str) -> float:

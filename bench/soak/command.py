@@ -17,8 +17,9 @@ from rich.text import Text
 from bench.environment import Environment, look_around
 from bench.errors import BenchError
 from bench.soak.balance import Line, balance_sheet, is_balanced
+from bench.soak.plan import Plan
 from bench.soak.samples import Sample
-from bench.soak.soak import Plan, run_soak
+from bench.soak.soak import run_soak
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import random
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -17,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.children import OWN_MODULE, ServerChild, free_port, own_environment
 from bench.errors import BenchError
-from bench.soak.asks import API_KEY, MAX_BODY_BYTES, Asks
+from bench.soak.asks import API_KEY, MAX_BODY_BYTES
 from bench.soak.balance import Rest, Row
-from bench.soak.client import Client, Fate, Sent
+from bench.soak.client import Sent
+from bench.soak.load import ANSWER_S, Load
 from bench.soak.outages import Outages
+from bench.soak.plan import Plan
 from bench.soak.proxy import DatabaseProxy
 from bench.soak.samples import Sample, Sampler
 from handler.requestlog.cluster import socket_directory
@@ -28,41 +29,9 @@ from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.installation import find_installation
 
 _START_S = 120.0
-_ANSWER_S = 120.0
 _REST_S = 120.0
 _POLL_S = 0.5
-_NO_ROOM = 429
-_MOST_PER_CLIENT_S = 1000
 _GAUGES = ("num_requests_running", "num_requests_waiting", "request_log_spooled_records")
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a soak does.
-
-    Attributes:
-        seconds: of load.
-        clients: that ask at the same time.
-        seed: of what is asked, and when things go wrong.
-        outage_pause_s: mean time between two outages of the database.
-        sample_s: between two looks at the process.
-        warm_up_requests: before the first look.
-        batch: sequences that the function runs at once.
-        queue: sequences that may wait beyond those.
-        database_connections: of the function, at most.
-        kv_cache_fraction: small, so that every block has been in use soon: memory that is touched for the first time
-            looks like a leak.
-    """
-
-    seconds: float
-    clients: int
-    seed: int
-    outage_pause_s: float
-    sample_s: float
-    warm_up_requests: int = 60
-    batch: int = 8
-    queue: int = 16
-    database_connections: int = 4
-    kv_cache_fraction: float = 0.02
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +75,7 @@ async def _with_function(
     command = [*OWN_MODULE, "handler", "serve", "--host", "127.0.0.1", "--port", str(port)]
     child = ServerChild("pilotlight serve", command, environ, port=port, ready_path="/ready", start_s=_START_S)
     with child:
-        load = _Load(plan, port, snapshot.name)
+        load = Load(plan, port, snapshot.name)
         sampler = Sampler(child.pid, plan.sample_s)
         await load.ask_in_turn(plan.warm_up_requests)
         await _rest(port)
@@ -140,43 +109,8 @@ def _settings(plan: Plan, home: Path, snapshot: Path, database_port: int) -> dic
         "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
         "DB_POOL_SIZE": str(plan.database_connections),
         "KV_CACHE_FRACTION": str(plan.kv_cache_fraction),
-        "REQUEST_TIMEOUT": str(_ANSWER_S / 2),
+        "REQUEST_TIMEOUT": str(ANSWER_S / 2),
     }
-
-
-class _Load:
-    """All clients, and what they have sent."""
-
-    def __init__(self, plan: Plan, port: int, model: str) -> None:
-        self.sent: list[Sent] = []
-        self._plan = plan
-        self._port = port
-        self._model = model
-
-    async def ask_in_turn(self, num_requests: int) -> None:
-        """That many requests, one after the other, by one client."""
-        await self._ask_until("warm-up", time.monotonic() + _START_S, num_requests)
-
-    async def run(self) -> None:
-        """All clients at once, for as long as the plan says."""
-        end_s = time.monotonic() + self._plan.seconds
-        most = int(self._plan.seconds * _MOST_PER_CLIENT_S)
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._plan.clients):
-                group.create_task(self._ask_until(f"{number}", end_s, most))
-
-    async def _ask_until(self, name: str, end_s: float, most: int) -> None:
-        seed = f"{self._plan.seed}/{name}"
-        asks, client = Asks(self._model, seed), Client("127.0.0.1", self._port, seed, _ANSWER_S)
-        pauses = random.Random(seed)  # noqa: S311  (a repeatable choice, not a secret)
-        for number in range(most):
-            if time.monotonic() >= end_s:
-                break
-            sent = await client.ask(asks.next(), f"soak-{name}-{number}")
-            self.sent.append(sent)
-            if sent.status == _NO_ROOM or sent.fate is Fate.BROKEN:
-                await asyncio.sleep(pauses.uniform(0.05, 0.5))
-        client.leave()
 
 
 @contextlib.asynccontextmanager
