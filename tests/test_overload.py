@@ -335,7 +335,7 @@ async def test_when_to_come_back_grows_with_the_queue_and_comes_true(tmp_path: P
         await refused.done()
         assert refused.status == 429
         promised_s = int(refused.headers["retry-after"])
-        assert expected == sorted(expected)
+        assert expected[-1] > 3 * expected[0]  # eight times as many wait, unless some ended while others came
         assert expected[-1] is not None
         assert expected[-1] <= promised_s < expected[-1] + 1.5
 
