@@ -20,7 +20,8 @@ from typing import Any
 
 from handler.admission import Admission
 from handler.boot import BootTimeline
-from handler.cli.serve import bind, engine_options, serve
+from handler.cli.listener import bind
+from handler.cli.serve import engine_options, serve
 from handler.engine.core import EngineCore
 from handler.engine.engine import Engine
 from handler.engine.pool import EnginePool
