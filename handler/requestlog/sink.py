@@ -1,7 +1,7 @@
 """Where the function hands its records: kept in the spool at once, shipped to PostgreSQL in the background.
 
 Owns the spool and the one task that empties it. Knows no SQL and no HTTP. Everything runs on the event loop;
-looking for orphans and importing the driver happen in a worker thread. The database may be absent at any
+importing the driver happens in a worker thread. The database may be absent at any
 time, at the start too: records wait in the spool while the task tries again, with growing pauses. At the end
 they wait for the next process, or leave as lines where there is no hope that one will find them.
 """
@@ -9,7 +9,6 @@ they wait for the next process, or leave as lines where there is no hope that on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import random
@@ -17,12 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from handler.errors import SpoolError
+from handler.requestlog.adoption import Adoption
 from handler.requestlog.facts import Facts
 from handler.requestlog.failure import describe_failure
 from handler.requestlog.record import Record
 from handler.requestlog.spill import spill
-from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
+from handler.requestlog.spool import Spool
 
 if TYPE_CHECKING:
     from handler.requestlog.database import LogDatabase
@@ -99,11 +98,9 @@ class LogSink:
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._longest_pause_s = longest_pause_s
-        self._adoption_interval_s = adoption_interval_s
         self._spill_descriptor = spill_descriptor
         self._spill_timeout_s = spill_timeout_s
-        self._next_adoption_s = 0.0
-        self._may_find_more = False
+        self._adoption = Adoption(spool, adoption_interval_s)
         self._database: LogDatabase | None = None
         self._task: asyncio.Task[None] | None = None
         self._attempts = 0
@@ -111,7 +108,6 @@ class LogSink:
         self._closing = False
         self._spooled = asyncio.Event()  # there may be something to ship
         self._hurried = asyncio.Event()  # somebody waits in flush
-        self._adopted = asyncio.Event()  # orphans are counted, so that "everything" has a meaning
         self._settled = asyncio.Event()  # a batch has left the spool
 
     @property
@@ -131,7 +127,7 @@ class LogSink:
 
     async def start(self) -> None:
         """Begin to ship. Returns at once, whatever the database does."""
-        work = self._adopt() if self._url is None else self._run(self._url)
+        work = self._adoption.look() if self._url is None else self._run(self._url)
         self._task = asyncio.create_task(work, name="request-log")
 
     def submit(self, *entries: Facts | Record) -> None:
@@ -155,7 +151,7 @@ class LogSink:
         self._hurried.set()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._adopted.wait()
+                await self._adoption.has_looked.wait()
                 # What is adopted from now on is older and leaves first, and is not what is waited for.
                 num_ours = self._spool.appended_records - self._spool.adopted_records
                 while self._spool.settled_records < num_ours + self._spool.adopted_records:
@@ -201,8 +197,8 @@ class LogSink:
         while not self._closing:
             known_url = url if isinstance(url, str) else None
             try:
-                if not self._adopted.is_set():
-                    await self._adopt()
+                if not self._adoption.has_looked.is_set():
+                    await self._adoption.look()
                 known_url = url if isinstance(url, str) else await url()
                 self._database = await self._connect(known_url)
                 self.last_error = None
@@ -214,24 +210,6 @@ class LogSink:
                 self._database = None
             if not self._closing:
                 await self._pause()
-
-    async def _adopt(self) -> None:
-        self._next_adoption_s = time.monotonic() + self._adoption_interval_s
-        self._may_find_more = False
-        most = max(0, ORPHANS_AT_ONCE - self._spool.num_sealed)
-        search = asyncio.create_task(asyncio.to_thread(self._spool.find_orphans, most))
-        try:
-            try:
-                orphans = await asyncio.shield(search)
-            except asyncio.CancelledError:
-                with contextlib.suppress(SpoolError):  # which would be taken for the end of a search like any other
-                    self._spool.take_over(await search)  # the thread goes on: what it locks is given up with the rest
-                raise
-            self._spool.take_over(orphans)
-            self._may_find_more = len(orphans) >= most  # once these are shipped
-        except SpoolError as error:  # what this process has spooled can be shipped all the same
-            _log.warning("%s", error)
-        self._adopted.set()
 
     async def _connect(self, url: str) -> LogDatabase:
         # The driver takes 40 ms to import: not before the function listens, and not on the event loop.
@@ -251,29 +229,29 @@ class LogSink:
             while (batch := self._spool.read(self._window_records, self._window_bytes)) is not None:
                 written = await database.write(_transactions(batch.payloads, self._batch_bytes))
                 for line, reason in written.refused:
-                    self._spool.reject(line, reason)
+                    self._spool.rejected.add_line(line, reason)
                 self._spool.acknowledge(batch)
                 self.rows_written_total += written.new_rows
                 self.rejected_total += len(written.refused)
                 self._attempts = 0
                 self._settled.set()
-                if time.monotonic() >= self._next_adoption_s:
+                if self._adoption.due_in_s <= 0:
                     break  # where many requests come the spool is never empty
             if await self._waits_long():
-                await self._adopt()
+                await self._adoption.look()
                 continue
             await self._unless_hurried(round_end_s - time.monotonic())
 
     async def _waits_long(self) -> bool:
         """Wait for something to ship; True when it is time to look for what others left, be there something or not."""
-        if self._may_find_more and not self._spool.pending_records:
+        if self._adoption.may_find_more and not self._spool.pending_records:
             return True
         try:
-            async with asyncio.timeout(self._next_adoption_s - time.monotonic()):
+            async with asyncio.timeout(self._adoption.due_in_s):
                 await self._spooled.wait()
         except TimeoutError:
             return True
-        return time.monotonic() >= self._next_adoption_s
+        return self._adoption.due_in_s <= 0
 
     async def _pause(self) -> None:
         """Wait before the next attempt: twice as long each time up to a limit, not in step with others."""

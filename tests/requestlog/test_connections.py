@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from handler.requestlog.adoption import ORPHANS_AT_ONCE, find_orphans
 from handler.requestlog.migrations import MIGRATIONS, migrate
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
+from handler.requestlog.spool import Spool
 from tests.requestlog.proxy import Fault, Proxy
 from tests.requestlog.records import make_record
 from tests.requestlog.test_spool import segments
@@ -161,7 +162,7 @@ async def test_what_many_dead_processes_left_is_adopted_little_by_little(tmp_pat
         gone.append(make_record(number))
         gone.close()
     spool = Spool(tmp_path)
-    orphans = spool.find_orphans()
+    orphans = find_orphans(tmp_path)
     assert [segment.path for segment in orphans] == segments(tmp_path)[:ORPHANS_AT_ONCE]
     for segment in orphans:
         segment.close()

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import secrets
-import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -14,14 +13,13 @@ import asyncpg
 import psutil
 import pytest
 
-from handler.errors import SpoolError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
 from handler.requestlog.rejected import REJECTED
-from handler.requestlog.segment import Segment
+from handler.requestlog.segment import SUFFIX, Segment
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import SUFFIX, Spool
+from handler.requestlog.spool import Spool
 from tests.requestlog.records import full_record, make_record
 from tests.requestlog.waiting import until
 
@@ -132,7 +130,7 @@ async def test_flushing_waits_for_ones_own_records_whatever_is_adopted_meanwhile
         gone = Spool(tmp_path)
         gone.append(make_record(1))
         gone.close()
-        sink._next_adoption_s = 0.0
+        sink._adoption._due_s = 0.0
         sink.submit(make_record(2))
         sink.submit(make_record(3))
         assert await sink.flush(20)
@@ -402,50 +400,3 @@ async def test_pauses_between_attempts_grow_to_a_limit(tmp_path, failures, caplo
         assert 0.05 <= pauses[0] <= 0.1
         assert all(0.075 <= pause <= 0.15 for pause in pauses[1:])
         assert not sink.connected
-
-
-async def test_what_is_found_while_the_sink_closes_is_there_for_the_next_one(tmp_path):
-    class SlowSpool(Spool):
-        """Finds what others left only when it is told to."""
-
-        def find_orphans(self, most=1):
-            found.wait(20)
-            return super().find_orphans(most)
-
-    found = threading.Event()
-    first = Spool(tmp_path)
-    first.append(make_record(1))
-    first.close()
-    sink = LogSink(SlowSpool(tmp_path), None)
-    await sink.start()
-    closing = asyncio.create_task(sink.close(0))
-    await asyncio.sleep(0)
-    found.set()
-    await closing
-    spool = Spool(tmp_path)
-    assert len(spool.find_orphans()) == 1
-
-
-async def test_a_search_that_fails_while_the_sink_closes_does_not_keep_it_going(tmp_path):
-    class UnreadableSpool(Spool):
-        """Cannot look for what others left, and takes its time to find out."""
-
-        def find_orphans(self, most=1):
-            searched.set()
-            failed.wait(20)
-            raise SpoolError("cannot list it")
-
-    async def url() -> str:
-        asked.append(sink)
-        return ""
-
-    asked: list[LogSink] = []
-    searched, failed = threading.Event(), threading.Event()
-    sink = LogSink(UnreadableSpool(tmp_path), url)
-    await sink.start()
-    await until(searched.is_set)
-    closing = asyncio.create_task(sink.close(0))
-    await until(lambda: sink._closing)
-    failed.set()
-    await closing
-    assert not asked
