@@ -31,6 +31,7 @@ from handler.errors import SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
 from handler.protocol import Limits, gathering_protocol
 from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.shipper import Shipping
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.service import Service
@@ -84,7 +85,7 @@ def serve(
     sink = LogSink(
         Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes),
         database if embedded is None else embedded.url,
-        pool_size=settings.db_pool_size,
+        shipping=Shipping(pool_size=settings.db_pool_size),
         spill_descriptor=None if settings.keeps_spool else 1,  # standard output
     )
     address = listener_address(listener)

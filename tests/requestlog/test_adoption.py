@@ -50,7 +50,7 @@ async def test_a_search_that_fails_while_the_sink_closes_does_not_keep_it_going(
     await sink.start()
     await until(searched.is_set)
     closing = asyncio.create_task(sink.close(0))
-    await until(lambda: sink._closing)
+    await until(lambda: sink._shipper._closing)
     failed.set()
     await closing
     assert not asked
