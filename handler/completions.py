@@ -11,12 +11,12 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from handler.admission import Stay
 from handler.body import read_body
 from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Delay, Departures, Interruption
+from handler.occupancy import Stay
 from handler.outbox import PUSHER
 from handler.params import ParamsFactory
 from handler.rate_limits.allowance import Allowance

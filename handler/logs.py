@@ -19,7 +19,7 @@ ENTRIES = "entries"
 """Key of `extra` under which a log call passes the fields of several lines."""
 
 
-_NEAR_REQUESTS = frozenset(("handler.app", "uvicorn.error", "asyncio"))
+_NEAR_REQUESTS = frozenset(("handler.error_responses", "uvicorn.error", "asyncio"))
 """Loggers of what goes wrong beside a request: the words of an exception there may be those of a prompt."""
 
 

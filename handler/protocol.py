@@ -8,7 +8,6 @@ is rare are uvicorn's. Event loop only.
 from __future__ import annotations
 
 import asyncio
-import enum
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
@@ -16,10 +15,11 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from handler.arrival import Arrival, Part
 from handler.cycle import Cycle
 from handler.errors import (
     HeadTooLargeError,
@@ -28,16 +28,15 @@ from handler.errors import (
     PilotlightError,
     RequestTimeoutError,
 )
-from handler.http_errors import error_body, error_headers, http_error
 from handler.interruption import Delay
+from handler.lag import Lag
 from handler.outbox import BEFORE_WRITE, PUSHER, GatheringTransport, Outbox
-from handler.schema.codec import encode_json
+from handler.pusher import ChunkPusher
+from handler.refusal import refusal
 
-_MAX_HEAD_BYTES = 64 * 1024
 _MAX_PIPELINED = 64
 _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
-_FRAMING = 8
-"""Bytes of a chunked body's framing that each of its own may bring: a body in chunks of one byte has six."""
+_NOTHING, _HEAD, _BODY = Part
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,17 +56,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 1 << 20
 
 
-class _Awaited(enum.IntEnum):
-    """What has not come yet of the request that is being read."""
-
-    NOTHING = 0
-    HEAD = 1
-    BODY = 2
-
-
-_NOTHING, _HEAD, _BODY = _Awaited
-
-
 def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
     """What uvicorn is to make for each connection. All share an outbox and the timers."""
     shared = _Shared(
@@ -75,7 +63,7 @@ def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         Outbox(),
         idle=Delay(limits.idle_s, GatheringProtocol.abort),
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
-        stalled=Delay(limits.stall_s, GatheringProtocol.on_stalled),
+        stalled=Delay(limits.stall_s, Lag.look),
     )
     # Not a type, but uvicorn only ever calls it.
     return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, shared=shared))
@@ -91,7 +79,7 @@ class _Shared(msgspec.Struct, frozen=True):
     outbox: Outbox
     idle: Delay[GatheringProtocol]
     arrival: Delay[GatheringProtocol]
-    stalled: Delay[GatheringProtocol]
+    stalled: Delay[Lag]
 
 
 class GatheringProtocol(HttpToolsProtocol):
@@ -109,20 +97,19 @@ class GatheringProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._outbox = shared.outbox
         self._idle = shared.idle
-        self._arrival = shared.arrival
         self._stalled = shared.stalled
+        self._arrival = Arrival(shared.arrival)
         self._max_connections = shared.limits.connections
         self._running: Cycle | None = None
         self._awaited = _NOTHING
-        self._timed = _NOTHING  # what of the awaited the time of `_arrival` runs for
-        self._surplus_bytes = 0  # read of this request, beyond what its body explains
-        self._discarded_bytes = 0
-        self._unread_bytes = 0  # by a client that lags behind, when that was last looked at
+        self._body_bytes = 0  # of this request
+        self._discarded_bytes = 0  # of them
         self._refusal: PilotlightError | None = None  # of what came behind requests that have no answer yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the outbox between uvicorn and the transport."""
         super().connection_made(cast("asyncio.Transport", GatheringTransport(transport, self._outbox)))
+        self._lag = Lag(self.transport, self._stalled)
         self._extensions: Any = {
             BEFORE_WRITE: self._outbox.before_write,
             PUSHER: ChunkPusher(self.transport, self.flow),
@@ -135,7 +122,7 @@ class GatheringProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._idle.end(self)
         self._arrival.end(self)
-        self._stalled.end(self)
+        self._lag.end()
         if self._running is not None and not self._running.response_complete:  # which need not be the newest one
             self._running.disconnected = True
             self._running.message_event.set()
@@ -152,7 +139,11 @@ class GatheringProtocol(HttpToolsProtocol):
         scope = self.scope
         super().data_received(data)
         if self._awaited:
-            self._wait_for_more(len(data) if self.scope is scope else 0)  # or it was of earlier requests as well
+            if self.scope is scope:
+                self._arrival.add(len(data))
+            else:
+                self._arrival.begin()
+            self._wait_for_more()
         elif self.cycle is None or self.cycle.response_complete:  # white space between requests
             self._idle.begin(self, self.loop)
 
@@ -165,7 +156,7 @@ class GatheringProtocol(HttpToolsProtocol):
         """Begin to read a request."""
         super().on_message_begin()
         self._awaited = _HEAD
-        self._surplus_bytes = 0
+        self._body_bytes = 0
         self._discarded_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -176,21 +167,12 @@ class GatheringProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client lags behind."""
         super().pause_writing()
-        self._unread_bytes = self.transport.get_write_buffer_size()
-        self._stalled.begin(self, self.loop)
+        self._lag.begin(self.loop)
 
     def resume_writing(self) -> None:
         """It has read most of what waited."""
         super().resume_writing()
-        self._stalled.end(self)
-
-    def on_stalled(self) -> None:
-        """Wait on for a client that has read something meanwhile, however slowly: a large answer takes it long."""
-        before, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
-        if self._unread_bytes < before:
-            self._stalled.begin(self, self.loop)
-        else:
-            self.abort()
+        self._lag.end()
 
     def abort(self) -> None:
         """Close without sending what still waits: a client that does not read it would keep the connection for good."""
@@ -235,7 +217,7 @@ class GatheringProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, if somebody may still ask for it, and no more than a certain amount unread."""
         cycle = self.cycle
-        self._surplus_bytes -= _FRAMING * len(body)
+        self._body_bytes += len(body)
         if cycle.response_complete:
             self._discarded_bytes += len(body)
             if self._discarded_bytes > _MAX_DISCARDED_BYTES:
@@ -249,8 +231,7 @@ class GatheringProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is here."""
         self._awaited = _NOTHING
-        if self._timed:
-            self._timed = _NOTHING
+        if self._arrival.timed:
             self._arrival.end(self)
         cycle = self.cycle
         if not cycle.response_complete:
@@ -275,13 +256,13 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def on_late(self) -> None:
         """The request that has begun is not here in time."""
-        self._timed = _NOTHING
+        self._arrival.expire()
         if self.transport.is_closing():
             return
         cycle = cast("Cycle", self.cycle)
         is_busy = self._running is not None and not self._running.response_complete
         if self.flow.read_paused or (is_busy and self._running is not cycle) or (is_busy and self._awaited is _HEAD):
-            self._wait_for_more(0)  # it may have come, but is not read before the answer to the one before is out
+            self._wait_for_more()  # it may have come, but is not read before the answer to the one before is out
         elif self._awaited is _HEAD:
             self._refuse(RequestTimeoutError("The request took too long to arrive"))
         elif cycle.response_complete:
@@ -292,15 +273,11 @@ class GatheringProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         self._idle.end(self)
 
-    def _wait_for_more(self, num_bytes: int) -> None:
-        self._surplus_bytes += num_bytes
-        if self._surplus_bytes > _MAX_HEAD_BYTES:
-            error = HeadTooLargeError(f"The head of the request is larger than {_MAX_HEAD_BYTES} bytes")
+    def _wait_for_more(self) -> None:
+        try:
+            self._arrival.wait(self._awaited, self._body_bytes, self, self.loop)
+        except HeadTooLargeError as error:
             self._refuse(error, is_body=self._awaited is _BODY)
-        elif self._timed is not self._awaited:
-            self._timed = self._awaited
-            self._arrival.end(self)
-            self._arrival.begin(self, self.loop)
 
     def _refuse(self, error: PilotlightError, *, is_body: bool = False) -> None:
         """Answer what never becomes a request, behind the answers to those before it, and close.
@@ -317,32 +294,5 @@ class GatheringProtocol(HttpToolsProtocol):
             running.message_event.set()
             is_busy = running.response_started
         if not is_busy and not self.transport.is_closing():
-            body = encode_json(error_body(error))
-            headers = {
-                "content-type": "application/json",
-                "content-length": str(len(body)),
-                "connection": "close",
-                **error_headers(error),
-            }
-            lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
-            self.transport.write(b"".join([STATUS_LINE[http_error(error).status], *lines, b"\r\n", body]))
+            self.transport.write(refusal(error))
         self.transport.close()
-
-
-class ChunkPusher:
-    """Sends parts of streamed bodies on one connection, without waiting.
-
-    It does not know where one response ends and the next one begins: whoever streams must not push after the end.
-    """
-
-    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
-        self._transport = transport
-        self._flow = flow
-
-    def is_ready(self) -> bool:
-        """Whether the client keeps up."""
-        return not self._flow.write_paused
-
-    def push(self, body: bytes) -> None:
-        """Send a part of the body that has begun, which has no length and comes in chunks."""
-        self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))

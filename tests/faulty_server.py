@@ -18,15 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handler.admission import Admission
 from handler.boot import BootTimeline
-from handler.cli.serve import bind, engine_options, serve
+from handler.cli.listener import bind
+from handler.cli.serve import engine_options, serve
 from handler.engine.core import EngineCore
 from handler.engine.engine import Engine
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import find_snapshot
 from handler.engine.types import Batch
 from handler.logs import configure_logging
+from handler.occupancy import Occupancy
 from handler.settings import Settings
 from tests.server import ServerProcess
 
@@ -85,7 +86,7 @@ def count(*_: object) -> None:
         "tasks": len(asyncio.all_tasks(asyncio.get_running_loop())),
         "threads": sum(not thread.name.startswith(("AnyIO worker", "plan")) for thread in threading.enumerate()),
         "cyclic": num_cyclic,
-        "admitted": sum(each.num_admitted for each in gc.get_objects() if isinstance(each, Admission)),
+        "admitted": sum(each.num_admitted for each in gc.get_objects() if isinstance(each, Occupancy)),
         "listeners": sum(len(each._listeners) for each in gc.get_objects() if isinstance(each, Engine)),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "objects": sum(objects.values()),

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from handler.admission import Admission, Limits, Stay
+from handler.admission import Admission, Limits
 from handler.demand import Demand, Expectations
 from handler.errors import InvalidRequestError, OverloadedError, StartingError, StoppingError, UnavailableError
+from handler.occupancy import Stay
 
 LARGE = 1 << 20
 
@@ -64,17 +65,6 @@ def refused(kind: type[UnavailableError] = OverloadedError) -> Iterator[pytest.E
         yield caught
 
 
-def test_places_are_held_while_the_body_runs_however_it_ends() -> None:
-    admission = ready()
-    with admission.admit(wants(2), 0):
-        assert (admission.num_admitted, admission.num_waiting, admission.waiting_tokens) == (2, 2, 20)
-    with suppress(ZeroDivisionError), admission.admit(wants(3), 0) as stay:
-        stay.note_start(None)
-        assert (admission.num_waiting, admission.waiting_tokens) == (2, 20)
-        raise ZeroDivisionError
-    assert (admission.num_admitted, admission.num_waiting, admission.waiting_tokens) == (0, 0, 0)
-
-
 def test_the_limit_is_batch_and_queue_together() -> None:
     admission = ready(2, 1)
     with ExitStack() as stack:
@@ -82,7 +72,7 @@ def test_the_limit_is_batch_and_queue_together() -> None:
             enter(stack, admission)
         with refused():
             admission.admit(wants(), 0)
-        assert admission.num_admitted == 3
+        assert admission.occupancy.num_admitted == 3
     with admission.admit(wants(3), 0):
         pass
 
@@ -106,7 +96,7 @@ def test_the_tokens_that_wait_are_bounded() -> None:
         begin(stack, admission, 1)
         for _ in range(5):
             enter(stack, admission, wants(prompt_tokens=10))
-        assert admission.waiting_tokens == 100
+        assert admission.occupancy.waiting_tokens == 100
         with refused() as caught:
             admission.admit(wants(prompt_tokens=1, max_tokens=0), 100)
         assert "room" in str(caught.value)
@@ -118,13 +108,13 @@ def test_an_estimate_gives_way_to_the_true_number() -> None:
     with ExitStack() as stack:
         begin(stack, admission, 1)
         stay = stack.enter_context(admission.admit(text, 8000))
-        assert admission.waiting_tokens == 8000 // 4 + 10
+        assert admission.occupancy.waiting_tokens == 8000 // 4 + 10
         with refused():
             admission.admit(wants(), 100)
         stay.note_prompt(300)  # a language of many bytes a token
-        assert admission.waiting_tokens == 300 + 10
+        assert admission.occupancy.waiting_tokens == 300 + 10
         enter(stack, admission)
-    assert admission.waiting_tokens == 0
+    assert admission.occupancy.waiting_tokens == 0
 
 
 def test_what_exceeds_the_bound_alone_is_let_in_where_nobody_waits() -> None:
@@ -171,7 +161,7 @@ def test_the_urgent_wait_for_those_only_that_go_before_them(clock: Clock) -> Non
             enter(stack, admission, wants(priority=-1))
         with refused():
             admission.admit(wants(priority=-1), 100)
-        assert admission.num_admitted == 5  # nobody had to leave
+        assert admission.occupancy.num_admitted == 5  # nobody had to leave
 
 
 @pytest.mark.parametrize(
@@ -279,4 +269,4 @@ def test_only_completions_that_ended_by_themselves_tell_how_long_others_will_be(
             stay.note_start(clock.now_s)
             stay.note_end(tokens, by_itself=by_itself)
     with admission.admit(wants(), 0):
-        assert admission.waiting_tokens == 8
+        assert admission.occupancy.waiting_tokens == 8

@@ -118,7 +118,7 @@ async def test_a_body_that_comes_in_time_is_read() -> None:
 async def test_head_and_body_have_a_time_each() -> None:
     connection = connected(idle_s=60, arrival_s=60)
     connection.protocol.data_received(HEAD)
-    arrival = connection.protocol._arrival
+    arrival = connection.protocol._arrival._times
     (first,) = arrival._end_s.values()
     connection.protocol.data_received(b"content-length: 6\r\n\r\n")
     (second,) = arrival._end_s.values()

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from handler.engine.snapshot import Snapshot
+from handler.requestlog.adoption import find_orphans
 from handler.requestlog.record import Record, Status
 from handler.requestlog.spool import Spool
 from tests.asgi import Application
@@ -34,7 +35,7 @@ PARIS = {
 def spooled(directory: Path) -> dict[str, Record]:
     """Records that a dead process left, by request id."""
     spool = Spool(directory)
-    spool.take_over(spool.find_orphans())
+    spool.take_over(find_orphans(spool.directory))
     records = {}
     while (batch := spool.read(100, 1 << 20)) is not None:
         records.update({record.request_id: record for record in records_of(batch)})

@@ -77,7 +77,7 @@ async def test_a_client_that_leaves_while_send_waits_frees_its_sequence(tiny_ser
         )
         assert computed is not None
         assert computed - record.completion_tokens <= 2
-        assert application.service.admission.num_admitted == 0
+        assert application.service.admission.occupancy.num_admitted == 0
 
 
 async def test_a_client_that_reads_nothing_is_given_up_after_the_timeout(tiny_served: Snapshot, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_a_client_that_reads_nothing_is_given_up_after_the_timeout(tiny_se
         await application.idle()
         assert not exchange.is_complete
         assert only(application.records()).status is Status.TIMEOUT
-        assert application.service.admission.num_admitted == 0
+        assert application.service.admission.occupancy.num_admitted == 0
 
 
 async def test_a_stream_that_takes_too_long_ends_with_an_error_event(tiny_served: Snapshot, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_a_defect_is_a_500_that_tells_nothing_but_its_id(tiny_served: Snap
         assert exchange.headers["x-request-id"] == "mine"
         record = only(application.records())
         assert (record.status, record.http_status, record.error_type) == (Status.ERROR, 500, "ZeroDivisionError")
-        assert application.service.admission.num_admitted == 0
+        assert application.service.admission.occupancy.num_admitted == 0
 
 
 class LateBrokenEngine(Engine):
@@ -345,9 +345,9 @@ async def test_a_client_that_reads_slowly_makes_nobody_expect_slow_service(
         exchange.block_at(0)
         await exchange.is_blocked.wait()
         later_s = time.monotonic() + 100
-        monkeypatch.setattr("handler.admission.time", SimpleNamespace(monotonic=lambda: later_s))
+        monkeypatch.setattr("handler.occupancy.time", SimpleNamespace(monotonic=lambda: later_s))
         exchange.may_send.set()
         await exchange.done()
-        wait_s = application.service.admission.rate.duration_s(0, 1)
+        wait_s = application.service.admission.occupancy.rate.duration_s(0, 1)
     assert wait_s is not None
     assert wait_s < 100

@@ -172,7 +172,7 @@ async def test_openais_client_reads_over_them(embedded_snapshot: Snapshot, tmp_p
 
 async def until_waiting(application: Application) -> None:
     async def look() -> bool | None:
-        return application.service.admission.num_admitted > 0 or None
+        return application.service.admission.occupancy.num_admitted > 0 or None
 
     await until(look, "the request waits for the model")
 

@@ -68,7 +68,7 @@ def test_an_exception_travels_in_the_entry() -> None:
     assert TextFormatter().format(made).splitlines()[-1].startswith("  ValueError: invalid literal")
 
 
-@pytest.mark.parametrize("name", ["handler.app", "uvicorn.error", "asyncio"])
+@pytest.mark.parametrize("name", ["handler.error_responses", "uvicorn.error", "asyncio"])
 def test_what_an_exception_says_beside_a_request_is_withheld(name: str) -> None:
     made = record("failed\nfuture: <Task exception=ValueError('a prompt')>" if name == "asyncio" else "failed")
     made.name = name

@@ -83,7 +83,7 @@ async def test_who_waits_too_long_is_told_so(stream: bool, tiny_served: Snapshot
         record = only(application.records())
         assert (record.status, record.error_type) == (Status.TIMEOUT, "DeadlineExceededError")
         assert (record.queue_ms, record.ttft_ms, record.completion_tokens) == (None, None, 0)
-        assert application.service.admission.num_admitted == 0
+        assert application.service.admission.occupancy.num_admitted == 0
 
 
 async def test_a_wait_that_ends_leaves_nothing_behind(tiny_served: Snapshot, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_a_full_queue_before_the_boot_is_a_503(tiny_served: Snapshot, tmp_
         waiting = [Exchange(application, PATH, asking()) for _ in range(2)]
 
         async def both_wait() -> bool | None:
-            return application.service.admission.num_admitted == 2 or None
+            return application.service.admission.occupancy.num_admitted == 2 or None
 
         await until(both_wait, "both wait")
         refused = Exchange(application, PATH, asking())
@@ -222,8 +222,8 @@ async def test_a_request_ends_in_time_while_it_is_tokenized(
         held.go_on.set()
         assert exchange.status == 504
         assert only(application.records()).status is Status.TIMEOUT
-        assert application.service.admission.num_admitted == 0
-        assert application.service.admission.waiting_tokens == 0
+        assert application.service.admission.occupancy.num_admitted == 0
+        assert application.service.admission.occupancy.waiting_tokens == 0
 
 
 async def test_large_prompts_keep_nobody_from_answers_and_refusals(
@@ -328,7 +328,7 @@ async def test_when_to_come_back_grows_with_the_queue_and_comes_true(tmp_path: P
         for _ in range(34):
             asked.append(ask())
             await asyncio.sleep(0)
-            if admission.num_admitted > 2:
+            if admission.occupancy.num_admitted > 2:
                 expected.append(admission.expected_wait_s())
         began_s = time.monotonic()
         refused = ask()
@@ -340,7 +340,7 @@ async def test_when_to_come_back_grows_with_the_queue_and_comes_true(tmp_path: P
         assert expected[-1] <= promised_s < expected[-1] + 1.5
 
         async def all_have_begun() -> bool | None:
-            return admission.num_waiting == 0 or None
+            return admission.occupancy.num_waiting == 0 or None
 
         await until(all_have_begun, "all have begun")
         waited_s = time.monotonic() - began_s

@@ -15,7 +15,9 @@ import orjson
 import pytest
 import uvicorn
 
-from handler.cli.serve import announce, bind, listener_address, uvicorn_config
+from handler.cli.announcement import announce
+from handler.cli.listener import bind, listener_address
+from handler.cli.serve import uvicorn_config
 from handler.demand import Demand
 from handler.engine.devices import Placement
 from handler.engine.engine import EngineState

@@ -105,7 +105,7 @@ async def test_what_cannot_be_done_is_refused_before_any_work(
         assert (exchange.status, error["param"]) == (400, param)
         assert any(word in error["message"] for word in words.split("|"))
         assert cast("Any", application.engine).submitted == []
-        assert application.service.admission.num_admitted == 0
+        assert application.service.admission.occupancy.num_admitted == 0
 
 
 async def test_a_full_context_can_be_scored_and_no_more(tiny_served: Snapshot, tmp_path: Path) -> None:

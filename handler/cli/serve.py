@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
 import gc
-import json
 import logging
 import os
 import signal
@@ -17,23 +14,24 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
 import handler
 from handler.app import create_app
 from handler.boot import BootTimeline
+from handler.cli.announcement import announce
+from handler.cli.listener import bind, listener_address
 from handler.cli.server import EXIT_GOOD, EXIT_LOST, LOST_GRACE_S, DrainingServer, exit_code
 from handler.descriptors import max_connections, raise_descriptor_limit
-from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot, find_snapshot
 from handler.engine.types import EngineOptions
-from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
+from handler.errors import SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
 from handler.protocol import Limits, gathering_protocol
 from handler.requestlog.embedded import EmbeddedPostgres
+from handler.requestlog.shipper import Shipping
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.service import Service
@@ -87,7 +85,7 @@ def serve(
     sink = LogSink(
         Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes),
         database if embedded is None else embedded.url,
-        pool_size=settings.db_pool_size,
+        shipping=Shipping(pool_size=settings.db_pool_size),
         spill_descriptor=None if settings.keeps_spool else 1,  # standard output
     )
     address = listener_address(listener)
@@ -153,35 +151,6 @@ def ensure_snapshot(settings: Settings) -> Snapshot:
     return find_snapshot(settings.model_name, settings.pilotlight_home)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that owns the address but does not listen yet: until uvicorn does, clients are refused, not kept.
-
-    Raises:
-        ConfigurationError: the address cannot be used.
-    """
-    if not 0 <= port <= 65535:
-        raise ConfigurationError("PORT", f"must be between 0 and 65535, got {port}")
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(family, kind))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            stack.pop_all()
-    except OSError as error:
-        number = None if isinstance(error, socket.gaierror) else error.errno
-        key = "HOST" if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL else "PORT"
-        reason = os.strerror(number) if number else error
-        raise ConfigurationError(key, f"cannot listen on {host}:{port}: {reason}") from error
-    return listener
-
-
-def listener_address(listener: socket.socket) -> str:
-    """The URL of what listens there."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-
-
 def calm_collector() -> None:
     """Let garbage collection cost little from now on.
 
@@ -207,48 +176,6 @@ def uvicorn_config(app: ASGIApp, settings: Settings, stall_timeout_s: float = ST
         access_log=False,
         server_header=False,
     )
-
-
-def announce(service: Service, address: str) -> None:
-    """Say what is served, where, and how the boot went; other devices may still be booting."""
-    model, timeline = service.engine.model, service.timeline
-    assert model is not None
-    phases = {
-        phase.name if phase.device is None else f"{phase.device} {phase.name}": phase.end_s - phase.start_s
-        for phase in timeline.phases
-        if phase.end_s is not None
-    }
-    info = msgspec.to_builtins(model.info)
-    devices = [
-        device.device if device.state is EngineState.READY else f"{device.device} ({device.state})"
-        for device in service.engine.devices
-    ]
-    info["device"] = ", ".join(devices)
-    if not sys.stdout.isatty():
-        rounded = {name: round(seconds, 3) for name, seconds in phases.items()}
-        fields = {
-            "address": address,
-            "ready_s": round(timeline.ready_s or 0.0, 3),
-            "phases_s": rounded,
-            **info,
-        }
-        logger.info("ready", extra={FIELDS: fields})
-        return
-    shown = "  ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())
-    message = {
-        "model": model.info.name,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-    }
-    curl = f"curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(message)}'"
-    lines = (
-        f"Pilotlight on {address}",
-        f"  model   {info['name']} ({info['architecture']}, {info['max_model_len']} tokens of context)",
-        f"  device  {info['device']}, {info['dtype']}, quantization {info['quantization']}",
-        f"  cache   {info['kv_cache_tokens']} tokens",
-        f"  ready   {timeline.ready_s:.2f} s after start: {shown}",
-        f"  try     {curl}",
-    )
-    print("\n".join(lines), flush=True)  # noqa: T201  (the command's own output)
 
 
 def _leave_at_once(service: Service) -> NoReturn:

@@ -73,9 +73,9 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """In place of uvicorn's own, which stops listening first and never waits for those that it cancels."""
-        state, admission = self.server_state, self._service.admission
+        state, occupancy = self.server_state, self._service.admission.occupancy
         self._turn_away()
-        is_drained = await self._until(lambda: self.force_exit or not admission.num_admitted, self._drain_timeout_s)
+        is_drained = await self._until(lambda: self.force_exit or not occupancy.num_admitted, self._drain_timeout_s)
         for listening in (*self.servers, *(sockets or ())):
             listening.close()
         for connection in list(state.connections):

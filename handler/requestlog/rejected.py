@@ -5,6 +5,7 @@ Nothing here reads or removes it. Knows no spool. All processes that share the d
 
 from __future__ import annotations
 
+import base64
 import errno
 import logging
 import os
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from handler.errors import SpoolError
 from handler.logs import FIELDS
+from handler.requestlog.line import decode
 from handler.requestlog.segment import write_whole
 
 REJECTED = "rejected.jsonl"
@@ -33,12 +36,27 @@ class RejectedFile:
         self._path = directory / REJECTED
         self._max_bytes = max_bytes
 
-    def add(self, line: dict[str, object]) -> None:
-        """Keep a line here, or in the function's own log where the file is full or the disk is."""
+    def add_line(self, line: bytes, reason: str) -> None:
+        """Set aside a line of the spool that PostgreSQL refuses for what it holds."""
         try:
-            self._append(msgspec.json.encode(line) + b"\n")
+            record = decode(line)
+        except SpoolError as error:
+            self.add_payload(line, f"{error}; {reason}")
+            return
+        _log.error("request log record %s rejected: %s", record.id, reason)
+        self._add({"error": reason, "record": record})
+
+    def add_payload(self, payload: bytes, reason: str) -> None:
+        """Set aside bytes of the spool that are no record."""
+        _log.error("spooled bytes rejected: %s", reason)
+        self._add({"error": reason, "payload": base64.b64encode(payload).decode()})
+
+    def _add(self, entry: dict[str, object]) -> None:
+        """Keep it here, or in the function's own log where the file is full or the disk is."""
+        try:
+            self._append(msgspec.json.encode(entry) + b"\n")
         except OSError as error:  # what cannot be set aside must not hold up what can be shipped, which frees the disk
-            fields = msgspec.to_builtins(line) | {"cause": f"cannot write {self._path}: {error}"}
+            fields = msgspec.to_builtins(entry) | {"cause": f"cannot write {self._path}: {error}"}
             _log.error("rejected record not set aside", extra={FIELDS: fields})
 
     def _append(self, data: bytes) -> None:

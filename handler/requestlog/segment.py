@@ -24,6 +24,7 @@ from pathlib import Path
 
 from handler.errors import SpoolError
 
+SUFFIX = ".spool"
 FRAME_HEADER = struct.Struct("<4sIII")
 _CHUNK_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Records on disk that PostgreSQL does not have yet: a directory of segments, oldest first.
 
-Knows no database. All methods belong to one thread, the event loop's, except `find_orphans`, which touches
-nothing but the directory and may run in a worker thread.
+Knows no database, and does not look for what other processes left. All methods belong to one thread, the event loop's.
 
 What survives: a record whose `append` has returned outlives this process, however it ends, because the kernel
 has its bytes. The last seconds do not outlive a crash of the kernel or a power cut: nothing here waits for the
@@ -19,9 +18,7 @@ Files: `<uuid7>.spool` are segments, one open descriptor each; `rejected.jsonl` 
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,17 +26,15 @@ import msgspec
 
 from handler.errors import SpoolError
 from handler.requestlog.facts import Facts
-from handler.requestlog.line import decode, encode
+from handler.requestlog.line import encode
 from handler.requestlog.record import Record, new_id
 from handler.requestlog.rejected import REJECTED_BYTES, RejectedFile
-from handler.requestlog.segment import FRAME_HEADER, Segment
+from handler.requestlog.sealed import SealedSegments
+from handler.requestlog.segment import FRAME_HEADER, SUFFIX, Segment
 
 MAX_BYTES = 1024 * 1024 * 1024
 SEGMENT_BYTES = 8 * 1024 * 1024
 _LEAST_SEGMENTS = 8
-ORPHANS_AT_ONCE = 64
-"""Each takes a descriptor, and each function that was killed while its database was away has left one."""
-SUFFIX = ".spool"
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +59,8 @@ class Spool:
     """This process's view of a spool directory.
 
     Attributes:
+        directory: where it lies.
+        rejected: what PostgreSQL refused.
         appended_records: how many came in so far, by `append` and by `take_over`.
         adopted_records: how many of them by `take_over`.
         settled_records: how many of them left, by `acknowledge`.
@@ -94,14 +91,13 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"cannot create {directory}: {error}") from error
         self.directory = directory
+        self.rejected = RejectedFile(directory, rejected_bytes)
         self.appended_records = 0
         self.adopted_records = 0
         self.settled_records = 0
         self._max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
-        self._rejected = RejectedFile(directory, rejected_bytes)
-        self._sealed: deque[Segment] = deque()
-        self._sealed_bytes = 0
+        self._sealed = SealedSegments()
         self._active_is_usable = True
         self._active = self._new_segment()
         self._unacknowledged: Batch | None = None
@@ -114,7 +110,7 @@ class Spool:
     @property
     def size_bytes(self) -> int:
         """What all segments of this process take on disk."""
-        return self._sealed_bytes + self._active.size_bytes
+        return self._sealed.size_bytes + self._active.size_bytes
 
     @property
     def num_sealed(self) -> int:
@@ -142,39 +138,13 @@ class Spool:
             raise
         self.appended_records += len(entries)
 
-    def find_orphans(self, most: int = ORPHANS_AT_ONCE) -> list[Segment]:
-        """Lock and count the segments whose process is gone, oldest first, no more than `most`. May run in any thread.
-
-        A segment that cannot be read stays where it is, with a warning.
-
-        Raises:
-            SpoolError: the directory cannot be read.
-        """
-        try:
-            paths = sorted(self.directory.glob(f"*{SUFFIX}"))
-        except OSError as error:
-            raise SpoolError(f"cannot list {self.directory}: {error}") from error
-        orphans: list[Segment] = []
-        for path in paths:
-            if len(orphans) == most:
-                break
-            try:
-                segment = Segment.adopt(path)
-            except SpoolError as error:
-                _log.warning("spool segment not adopted: %s", error)
-                continue
-            if segment is not None:
-                orphans.append(segment)
-        return orphans
-
     def take_over(self, orphans: Sequence[Segment]) -> None:
-        """Make segments found by `find_orphans` part of this spool, in order of age."""
+        """Make segments whose process is gone part of this spool, in order of age."""
         if orphans:
             num_records = sum(segment.pending_records for segment in orphans)
             self.appended_records += num_records
             self.adopted_records += num_records
-            self._sealed = deque(sorted((*self._sealed, *orphans), key=lambda segment: segment.path.name))
-            self._measure_sealed()
+            self._sealed.insert(orphans)
             _log.info("adopted %d spool segments with %d records", len(orphans), num_records)
 
     def read(self, max_records: int, max_bytes: int) -> Batch | None:
@@ -182,14 +152,14 @@ class Spool:
 
         A payload that does not consist of lines is set aside as rejected.
 
-        A segment that cannot be read is left alone, so that it does not hold up the others: `find_orphans` tries again.
+        A segment that cannot be read is left alone, so that it does not hold up the others: it is an orphan now.
 
         Raises:
             SpoolError: it was the one that is written to, and there cannot be another.
         """
         while self._unacknowledged is None:
-            self._delete_finished()
-            segment = self._sealed[0] if self._sealed else self._active
+            self._sealed.delete_finished()
+            segment = self._sealed.oldest or self._active
             if segment.read_offset == segment.size_bytes:
                 break
             try:
@@ -210,17 +180,7 @@ class Spool:
         assert batch is self._unacknowledged, "only the batch read last can be acknowledged"
         self._unacknowledged = None
         self._forget(batch)
-        self._delete_finished()
-
-    def reject(self, line: bytes, reason: str) -> None:
-        """Set aside a line that PostgreSQL refuses for what it holds."""
-        try:
-            record = decode(line)
-        except SpoolError as error:
-            self._reject_payload(line, f"{error}; {reason}")
-            return
-        _log.error("request log record %s rejected: %s", record.id, reason)
-        self._rejected.add({"error": reason, "record": record})
+        self._sealed.delete_finished()
 
     def close(self) -> None:
         """Give up all segments; those with records left wait for the next process, the others are deleted."""
@@ -241,41 +201,25 @@ class Spool:
 
     def _roll(self) -> None:
         segment = self._new_segment()
-        self._sealed.append(self._active)
+        self._sealed.add(self._active)
         self._active = segment
         self._active_is_usable = True
-        self._measure_sealed()
 
     def _abandon(self, segment: Segment) -> None:
         """Give up a segment with all that is in it, the oldest one."""
         if segment is self._active:
             self._roll()
         self.settled_records += segment.pending_records
-        self._sealed.popleft().close()
+        self._sealed.pop_oldest().close()
 
     def _forget(self, batch: Batch) -> None:
         before = batch.segment.pending_records
         batch.segment.acknowledge(batch.num_records, batch.end_offset)
         self.settled_records += before - batch.segment.pending_records
 
-    def _delete_finished(self) -> None:
-        while self._sealed and self._sealed[0].read_offset == self._sealed[0].size_bytes:
-            try:
-                self._sealed.popleft().delete()
-            except SpoolError as error:  # mostly it is empty by now, and at worst its records are shipped once more
-                _log.warning("%s", error)
-        self._measure_sealed()
-
-    def _measure_sealed(self) -> None:
-        self._sealed_bytes = sum(segment.size_bytes for segment in self._sealed)
-
     def _lines(self, payloads: Sequence[bytes]) -> Iterator[bytes]:
         for payload in payloads:
             if payload.endswith(b"\n"):
                 yield payload
             else:  # it would spoil the first line of the one behind it
-                self._reject_payload(payload, "not a record: there is no line end")
-
-    def _reject_payload(self, payload: bytes, reason: str) -> None:
-        _log.error("spooled bytes rejected: %s", reason)
-        self._rejected.add({"error": reason, "payload": base64.b64encode(payload).decode()})
+                self.rejected.add_payload(payload, "not a record: there is no line end")

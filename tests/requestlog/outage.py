@@ -92,7 +92,7 @@ def environ(directory: Path, url: str, extra: Mapping[str, str] = MappingProxyTy
         "PILOTLIGHT_HOME": str(directory / "home"),
         "SPOOL_DIR": str(directory / "spool"),
         "DATABASE_URL": url,
-        "STUB_SINK": orjson.dumps(IMPATIENT).decode(),
+        "STUB_SHIPPING": orjson.dumps(IMPATIENT).decode(),
         **extra,
     }
 

@@ -1,7 +1,7 @@
 """`pilotlight serve` over an engine that computes nothing: `python -m tests.requestlog.stub_server`.
 
-Everything but the engine is the real thing. STUB_SINK holds arguments of LogSink as JSON: its limits are made for
-production, and a test has not that much time.
+Everything but the engine is the real thing. STUB_SHIPPING holds arguments of Shipping as JSON: its limits are made
+for production, and a test has not that much time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.stub_engine import StubEngine
 from bench.stub_model import stub_model, stub_snapshot
 from handler.__main__ import main
 from handler.cli import serve
-from handler.requestlog.sink import LogSink
+from handler.requestlog.shipper import Shipping
 
 STEP_S = 0.002
 
@@ -30,6 +30,6 @@ if __name__ == "__main__":
     vars(serve).update(
         ensure_snapshot=lambda _: stub_snapshot(),
         EnginePool=stub_engine,
-        LogSink=partial(LogSink, **msgspec.json.decode(os.environ.get("STUB_SINK", "{}"))),
+        Shipping=partial(Shipping, **msgspec.json.decode(os.environ.get("STUB_SHIPPING", "{}"))),
     )
     sys.exit(main(["serve", *sys.argv[1:]]))

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from handler.requestlog.adoption import ORPHANS_AT_ONCE, find_orphans
 from handler.requestlog.migrations import MIGRATIONS, migrate
+from handler.requestlog.shipper import Shipping
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import ORPHANS_AT_ONCE, Spool
+from handler.requestlog.spool import Spool
 from tests.requestlog.proxy import Fault, Proxy
 from tests.requestlog.records import make_record
 from tests.requestlog.test_spool import segments
@@ -29,7 +31,9 @@ async def proxy(postgres_url):  # of a database that nothing else happens to
 
 @asynccontextmanager
 async def shipping(directory, url, **options):
-    sink = LogSink(Spool(directory), url, longest_pause_s=0.05, **{"statement_timeout_s": 1.0} | options)
+    sink = LogSink(
+        Spool(directory), url, shipping=Shipping(longest_pause_s=0.05, **{"statement_timeout_s": 1.0} | options)
+    )
     await sink.start()
     try:
         yield sink
@@ -93,9 +97,9 @@ async def test_a_backend_that_nobody_waits_for_any_more_ends_by_itself(tmp_path,
         async with shipping(tmp_path, postgres_url, statement_timeout_s=0.5) as sink:
             sink.submit(make_record(1))
             await waiters(log_connection, 1)
-            assert sink._database is not None
-            sink._closing = True  # no further attempt
-            sink._database.terminate()
+            assert sink._shipper.database is not None
+            sink._shipper._closing = True  # no further attempt
+            sink._shipper.database.terminate()
             await waiters(log_connection, 0)
 
 
@@ -161,7 +165,7 @@ async def test_what_many_dead_processes_left_is_adopted_little_by_little(tmp_pat
         gone.append(make_record(number))
         gone.close()
     spool = Spool(tmp_path)
-    orphans = spool.find_orphans()
+    orphans = find_orphans(tmp_path)
     assert [segment.path for segment in orphans] == segments(tmp_path)[:ORPHANS_AT_ONCE]
     for segment in orphans:
         segment.close()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from handler.requestlog.adoption import find_orphans
 from handler.requestlog.line import encode
-from handler.requestlog.segment import FRAME_HEADER, Segment
-from handler.requestlog.spool import SUFFIX, Spool
+from handler.requestlog.segment import FRAME_HEADER, SUFFIX, Segment
+from handler.requestlog.spool import Spool
 from tests.requestlog.records import make_record
 from tests.requestlog.test_spool import adopt, drain, replay, segments
 
@@ -151,7 +152,7 @@ def test_a_segment_that_the_disk_does_not_give_back_holds_up_nobody(tmp_path, mo
         patch.setattr(os, "pread", fail)
         assert [record.request_id for record in drain(spool)] == ["req-2"]
         assert spool.pending_records == 0
-        assert spool.find_orphans() == []
+        assert find_orphans(spool.directory) == []
         assert f"cannot read {bad}" in caplog.text
         inode = segments(tmp_path)[1].stat().st_ino
         spool.append(make_record(3))

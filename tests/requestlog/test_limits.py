@@ -90,7 +90,7 @@ def test_orphans_that_are_found_later_still_come_first(tmp_path):
 def test_a_record_that_nobody_takes_is_a_log_line_once_the_file_is_full(tmp_path, caplog):
     spool = Spool(tmp_path, rejected_bytes=2000)
     for number in range(20):
-        spool.reject(encode([make_record(number, metadata={"a": 1})]), "why")
+        spool.rejected.add_line(encode([make_record(number, metadata={"a": 1})]), "why")
     lines = (tmp_path / REJECTED).read_text().splitlines()
     assert 1500 < (tmp_path / REJECTED).stat().st_size <= 2000
     kept = [json.loads(line)["record"]["request_id"] for line in lines]
@@ -106,8 +106,8 @@ def test_a_line_cut_off_by_a_full_disk_spoils_no_other(tmp_path, monkeypatch, ca
     real = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:50]))
-        spool.reject(encode([make_record(1)]), "why")
-    spool.reject(encode([make_record(2)]), "why")
+        spool.rejected.add_line(encode([make_record(1)]), "why")
+    spool.rejected.add_line(encode([make_record(2)]), "why")
     torn, whole = (tmp_path / REJECTED).read_text().splitlines()
     assert len(torn) == 50
     assert json.loads(whole)["record"]["request_id"] == "req-2"

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import secrets
-import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -14,14 +13,14 @@ import asyncpg
 import psutil
 import pytest
 
-from handler.errors import SpoolError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.line import encode
 from handler.requestlog.reader import read_logs
 from handler.requestlog.rejected import REJECTED
-from handler.requestlog.segment import Segment
+from handler.requestlog.segment import SUFFIX, Segment
+from handler.requestlog.shipper import Shipping
 from handler.requestlog.sink import LogSink
-from handler.requestlog.spool import SUFFIX, Spool
+from handler.requestlog.spool import Spool
 from tests.requestlog.records import full_record, make_record
 from tests.requestlog.waiting import until
 
@@ -29,7 +28,7 @@ from tests.requestlog.waiting import until
 @asynccontextmanager
 async def running(directory, url, **options):
     """A started sink that is closed at the end, whatever it still holds."""
-    sink = LogSink(Spool(directory), url, **options)
+    sink = LogSink(Spool(directory), url, shipping=Shipping(**options))
     await sink.start()
     try:
         yield sink
@@ -60,7 +59,7 @@ async def test_rows_arrive_without_anybody_flushing(tmp_path, postgres_url):
 async def test_after_a_quiet_time_a_record_is_shipped_at_once_and_its_successors_wait(tmp_path, postgres_url):
     async with running(tmp_path, postgres_url, interval_s=0.0) as sink:
         await until(lambda: sink.connected)
-        sink._interval_s = 3600.0
+        sink._shipper._interval_s = 3600.0
         sink.submit(make_record(1))  # ends a round that has no pause behind it
         await until(lambda: sink.rows_written_total == 1)
         sink.submit(make_record(2))
@@ -111,7 +110,7 @@ async def test_what_a_dead_instance_left_is_shipped_by_one_that_never_runs_out_o
             super().acknowledge(batch)
 
     numbers = itertools.count(2)
-    sink = LogSink(BusySpool(tmp_path), postgres_url, adoption_interval_s=0.2)
+    sink = LogSink(BusySpool(tmp_path), postgres_url, shipping=Shipping(adoption_interval_s=0.2))
     await sink.start()
     sink.submit(make_record(1))
     try:
@@ -132,7 +131,7 @@ async def test_flushing_waits_for_ones_own_records_whatever_is_adopted_meanwhile
         gone = Spool(tmp_path)
         gone.append(make_record(1))
         gone.close()
-        sink._next_adoption_s = 0.0
+        sink._shipper._adoption._due_s = 0.0
         sink.submit(make_record(2))
         sink.submit(make_record(3))
         assert await sink.flush(20)
@@ -279,7 +278,7 @@ async def blocked_process(connection: asyncpg.Connection) -> int:
 async def test_a_database_that_hangs_does_not_hang_the_shutdown(tmp_path, postgres_url, log_connection, frozen):
     async with log_connection.transaction():
         await log_connection.execute("lock table request_logs in access exclusive mode")
-        sink = LogSink(Spool(tmp_path), postgres_url, pool_size=1)
+        sink = LogSink(Spool(tmp_path), postgres_url, shipping=Shipping(pool_size=1))
         await sink.start()
         for number in range(50):
             sink.submit(make_record(number))
@@ -365,7 +364,7 @@ async def test_without_a_database_the_spool_keeps_everything(tmp_path):
 
 
 async def test_instances_that_start_together_share_a_new_database(tmp_path, postgres_url, connection):
-    sinks = [LogSink(Spool(tmp_path), postgres_url, pool_size=1) for _ in range(4)]
+    sinks = [LogSink(Spool(tmp_path), postgres_url, shipping=Shipping(pool_size=1)) for _ in range(4)]
     for number, sink in enumerate(sinks):
         await sink.start()
         sink.submit(make_record(number))
@@ -402,50 +401,3 @@ async def test_pauses_between_attempts_grow_to_a_limit(tmp_path, failures, caplo
         assert 0.05 <= pauses[0] <= 0.1
         assert all(0.075 <= pause <= 0.15 for pause in pauses[1:])
         assert not sink.connected
-
-
-async def test_what_is_found_while_the_sink_closes_is_there_for_the_next_one(tmp_path):
-    class SlowSpool(Spool):
-        """Finds what others left only when it is told to."""
-
-        def find_orphans(self, most=1):
-            found.wait(20)
-            return super().find_orphans(most)
-
-    found = threading.Event()
-    first = Spool(tmp_path)
-    first.append(make_record(1))
-    first.close()
-    sink = LogSink(SlowSpool(tmp_path), None)
-    await sink.start()
-    closing = asyncio.create_task(sink.close(0))
-    await asyncio.sleep(0)
-    found.set()
-    await closing
-    spool = Spool(tmp_path)
-    assert len(spool.find_orphans()) == 1
-
-
-async def test_a_search_that_fails_while_the_sink_closes_does_not_keep_it_going(tmp_path):
-    class UnreadableSpool(Spool):
-        """Cannot look for what others left, and takes its time to find out."""
-
-        def find_orphans(self, most=1):
-            searched.set()
-            failed.wait(20)
-            raise SpoolError("cannot list it")
-
-    async def url() -> str:
-        asked.append(sink)
-        return ""
-
-    asked: list[LogSink] = []
-    searched, failed = threading.Event(), threading.Event()
-    sink = LogSink(UnreadableSpool(tmp_path), url)
-    await sink.start()
-    await until(searched.is_set)
-    closing = asyncio.create_task(sink.close(0))
-    await until(lambda: sink._closing)
-    failed.set()
-    await closing
-    assert not asked

@@ -28,9 +28,9 @@ def numbered(count: int) -> list[Record]:
     return [make_record(number, completion="x" * number) for number in range(count)]
 
 
-async def close_with(records: list[Record], directory: Path, descriptor: int, **options: float) -> None:
+async def close_with(records: list[Record], directory: Path, descriptor: int) -> None:
     """Submit them to a sink that has no database, and close it."""
-    sink = LogSink(Spool(directory), NOBODY, spill_descriptor=descriptor, **options)  # type: ignore[arg-type]
+    sink = LogSink(Spool(directory), NOBODY, spill_descriptor=descriptor)
     await sink.start()
     for record in records:
         sink.submit(record)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from handler.errors import SpoolError
+from handler.requestlog.adoption import find_orphans
 from handler.requestlog.line import encode
 from handler.requestlog.record import Record
 from handler.requestlog.rejected import REJECTED
-from handler.requestlog.segment import Segment
-from handler.requestlog.spool import SUFFIX, Batch, Spool
+from handler.requestlog.segment import SUFFIX, Segment
+from handler.requestlog.spool import Batch, Spool
 from tests.requestlog.records import make_record, records_of
 
 SMALL = 800  # a segment of five records
@@ -31,7 +32,7 @@ def segments(directory: Path) -> list[Path]:
 
 
 def adopt(spool: Spool) -> None:
-    spool.take_over(spool.find_orphans())
+    spool.take_over(find_orphans(spool.directory))
 
 
 def drain(spool: Spool, max_records: int = 1000) -> list[Record]:
@@ -288,7 +289,7 @@ def test_a_directory_that_cannot_be_used_is_refused(tmp_path):
 
 def test_prompts_on_disk_are_readable_by_the_owner_only(tmp_path):
     spool = Spool(tmp_path / "spool")
-    spool.reject(encode([make_record(1)]), "why")
+    spool.rejected.add_line(encode([make_record(1)]), "why")
     assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
     for path in (tmp_path / "spool").iterdir():
         assert path.stat().st_mode & 0o077 == 0
