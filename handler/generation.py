@@ -12,7 +12,8 @@ import msgspec
 
 from handler.choice import Choice
 from handler.engine.engine import Handle
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.sampling_params import SamplingParams
 from handler.metrics import Metrics
 from handler.schema.usage import PromptTokensDetails, Usage
 from handler.trace import RequestTrace

@@ -18,9 +18,9 @@ import uvicorn
 from handler.cli.serve import announce, bind, listener_address, uvicorn_config
 from handler.demand import Demand
 from handler.engine.devices import Placement
-from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot
+from handler.engine.status import EngineState
 from handler.errors import InvalidRequestError, OverloadedError
 from handler.logs import FIELDS
 from tests.asgi import Application

@@ -14,22 +14,15 @@ from collections.abc import Collection
 import msgspec
 
 from handler.engine.blocks import BlockPool
+from handler.engine.events import FinishReason, TokenEvent, failure_event
 from handler.engine.faults import is_device_lost
 from handler.engine.loaded import LoadedModel
 from handler.engine.output import SequenceOutput
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
-from handler.engine.types import (
-    Batch,
-    EngineStats,
-    FinishReason,
-    PendingStep,
-    Runner,
-    SampledToken,
-    SamplingParams,
-    Sequence,
-    TokenEvent,
-    failure_event,
-)
+from handler.engine.sequence import Sequence
+from handler.engine.status import EngineStats
+from handler.engine.step import Batch, PendingStep, Runner, SampledToken
 from handler.errors import EngineError, EngineLostError
 
 logger = logging.getLogger(__name__)

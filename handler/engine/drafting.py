@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from handler.engine.blocks import BlockPool
 from handler.engine.lookup import PromptLookup
-from handler.engine.types import Batch, Chunk, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk
 
 
 class Drafter:

@@ -8,7 +8,6 @@ Who listens to which sequence is known on the consumer's side, so that all can b
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import logging
 import queue
@@ -21,15 +20,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from handler.boot import BootTimeline
+from handler.engine.events import OnEvent, TokenEvent, failure_event
+from handler.engine.options import EngineOptions
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import (
-    EngineOptions,
-    EngineStats,
-    OnEvent,
-    SamplingParams,
-    TokenEvent,
-    failure_event,
-)
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError, EngineLostError, PilotlightError
 
 if TYPE_CHECKING:
@@ -42,24 +37,6 @@ Post = Callable[[Callable[[], None]], object]
 OnBoot = Callable[[PilotlightError | None], None]
 
 _IDLE_WAIT_S = 0.5
-
-
-class EngineState(enum.StrEnum):
-    """Where the engine is in its life."""
-
-    BOOTING = "booting"
-    READY = "ready"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One device as the outside sees it. `error` is what ended its boot or its work."""
-
-    device: str
-    state: EngineState
-    stats: EngineStats
-    error: str | None = None
 
 
 class Handle:

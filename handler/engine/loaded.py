@@ -7,8 +7,8 @@ import msgspec
 from handler.engine.chat_template import ChatTemplate
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import ModelInfo
 from handler.errors import ContextLengthError
 
 _QUICK_CHARACTERS = 64 * 1024

@@ -18,12 +18,14 @@ from handler.engine.drafting import Drafter
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
+from handler.engine.options import EngineOptions
 from handler.engine.precision import resolve_precision
 from handler.engine.sampler import Sampler
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import EngineOptions, ModelInfo, SamplingParams
 from handler.errors import ConfigurationError
 
 

@@ -19,8 +19,9 @@ from collections import deque
 
 from handler.engine.blocks import BlockPool, hash_block
 from handler.engine.drafting import Drafter
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk
 from handler.engine.suspects import Suspects
-from handler.engine.types import Batch, Chunk, Sequence
 
 _STEPS_TO_GROW = 64
 """Steps that have to go well before one sequence more may run together, after there were too many."""

@@ -6,7 +6,8 @@ loses anything but time. Where nobody fails alone, it was their company, and few
 
 from __future__ import annotations
 
-from handler.engine.types import Batch, Chunk, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk
 
 
 class Suspects:

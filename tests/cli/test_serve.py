@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from handler.cli.serve import bind, engine_options, ensure_snapshot, listener_address
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, SnapshotError
 from handler.settings import Settings
 from tests.server import ServerProcess, free_port

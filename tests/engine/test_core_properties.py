@@ -14,12 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from handler.engine.blocks import BlockPool
 from handler.engine.core import EngineCore
 from handler.engine.drafting import Drafter
+from handler.engine.events import FinishReason
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
+from handler.engine.sequence import Sequence
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, ModelInfo, SamplingParams, Sequence
 from tests.engine.hash_device import VOCAB_SIZE, HashDevice, completion
 from tests.tiny_models import byte_tokenizer
 

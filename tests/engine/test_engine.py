@@ -15,10 +15,14 @@ import pytest
 
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
-from handler.engine.engine import Engine, EngineState, Handle
+from handler.engine.engine import Engine, Handle
+from handler.engine.events import FinishReason, TokenEvent
+from handler.engine.options import EngineOptions
 from handler.engine.runner import FinishedStep
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import Batch, EngineOptions, FinishReason, PendingStep, SamplingParams, TokenEvent
+from handler.engine.status import EngineState
+from handler.engine.step import Batch, PendingStep
 from handler.errors import ConfigurationError, CorruptSnapshotError, EngineError, EngineLostError, PilotlightError
 from tests.engine.deferred import DeferredStep, defer
 from tests.engine.running import generate, greedy
@@ -501,7 +505,8 @@ def python(code: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", ["engine", "pool", "types", "loaded", "tokenizer", "chat_template", "config", "scheduler"]
+    "module",
+    ["engine", "pool", "step", "status", "options", "loaded", "tokenizer", "chat_template", "config", "scheduler"],
 )
 def test_torch_is_not_needed_to_import(module: str) -> None:
     code = f"import sys, handler.engine.{module}; print({{'torch', 'numpy', 'transformers'}} & set(sys.modules))"
@@ -514,7 +519,8 @@ import pathlib, queue, sys
 from handler.boot import BootTimeline
 from handler.engine.engine import Engine
 from handler.engine.snapshot import Manifest, Snapshot
-from handler.engine.types import EngineOptions, SamplingParams
+from handler.engine.options import EngineOptions
+from handler.engine.sampling_params import SamplingParams
 manifest = Manifest(format_version=1, source="", name="tiny", files=(), created_at="")
 engine = Engine(Snapshot(pathlib.Path(sys.argv[1]), "tiny", manifest), EngineOptions(device="cpu"), BootTimeline())
 posted, boot, events = queue.SimpleQueue(), [], []

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from handler.engine.core import EngineCore
+from handler.engine.events import FinishReason
 from handler.engine.faults import is_device_lost
-from handler.engine.types import Batch, FinishReason, SamplingParams
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.step import Batch
 from handler.errors import EngineLostError
 from tests.conftest import LoadTiny
 from tests.engine.deferred import defer

@@ -9,8 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from handler.engine.blocks import BlockPool
 from handler.engine.drafting import Drafter
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
-from handler.engine.types import Batch, SamplingParams, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch
 
 BLOCK, TILE = 4, 8
 MAX_LEN = 64
