@@ -15,8 +15,8 @@ from functools import partial
 
 import msgspec
 
-from handler.engine.engine import Handle, OnBoot, Post
 from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot

@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 
 from handler.choice import Choice
-from handler.engine.engine import Handle
 from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle
 from handler.engine.sampling_params import SamplingParams
 from handler.metrics import Metrics
 from handler.schema.usage import PromptTokensDetails, Usage

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from handler.admission import Admission, Limits
 from handler.boot import BootTimeline
 from handler.demand import Expectations
-from handler.engine.engine import OnBoot, Post
+from handler.engine.listeners import OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.snapshot import Snapshot
 from handler.engine.status import DeviceStatus, EngineState, EngineStats

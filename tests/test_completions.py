@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from handler.engine.engine import Engine, Handle
+from handler.engine.engine import Engine
 from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
 from handler.errors import NothingLeftError

@@ -14,8 +14,9 @@ import pytest
 from starlette.types import Message
 
 from handler.choice import Choice
-from handler.engine.engine import Engine, Handle, OnBoot, Post
+from handler.engine.engine import Engine
 from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
 from handler.errors import EngineError

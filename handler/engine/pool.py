@@ -19,8 +19,9 @@ import msgspec
 
 from handler.boot import BootTimeline
 from handler.engine.devices import Placement, place_engines
-from handler.engine.engine import Engine, Handle, OnBoot, Post
+from handler.engine.engine import Engine
 from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.options import EngineOptions
 from handler.engine.router import Router

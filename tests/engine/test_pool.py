@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from handler.boot import BootTimeline
 from handler.engine.devices import Placement
-from handler.engine.engine import Handle
 from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle
 from handler.engine.options import EngineOptions
 from handler.engine.pool import EnginePool, add_stats
 from handler.engine.router import PREFIX_TOKENS

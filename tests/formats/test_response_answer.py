@@ -18,8 +18,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from handler.conversation.call_parser import CallParser
-from handler.engine.engine import Handle
 from handler.engine.events import FinishReason, OnEvent, TokenEvent, TokenLogprob
+from handler.engine.listeners import Handle
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.tool_syntax import ToolSyntax
 from handler.errors import DeadlineExceededError
