@@ -17,7 +17,7 @@ import itertools
 from bisect import insort
 from collections import deque
 
-from handler.engine.blocks import BlockPool, hash_block
+from handler.engine.block_tables import BlockTables
 from handler.engine.drafting import Drafter
 from handler.engine.sequence import Sequence
 from handler.engine.step import Batch, Chunk
@@ -30,25 +30,20 @@ _STEPS_TO_GROW = 64
 class Scheduler:
     """Waiting and running sequences, both in the order of their rank.
 
-    Chunk borders and prefix hits lie on multiples of `tile` tokens, so that a prompt is computed in the same tiles
-    whatever runs beside it and however much of it was cached.
+    Chunk borders lie on multiples of the tables' `tile`, so that a prompt is computed in the same tiles whatever runs
+    beside it.
     """
 
     def __init__(
         self,
-        pool: BlockPool,
+        tables: BlockTables,
         *,
-        block_size: int,
-        tile: int,
         max_batch_size: int,
         prefill_chunk_tokens: int,
         drafter: Drafter | None = None,
     ) -> None:
-        assert tile % block_size == 0
-        assert prefill_chunk_tokens >= tile, "a chunk holds a tile at least"
-        self._pool = pool
-        self._block_size = block_size
-        self._tile = tile
+        assert prefill_chunk_tokens >= tables.tile, "a chunk holds a tile at least"
+        self._tables = tables
         self._max_batch_size = max_batch_size
         self._room = max_batch_size  # sequences that may run together now
         self._steps_until_growth = 0
@@ -78,7 +73,7 @@ class Scheduler:
         """Forget a sequence that ended or was cancelled, wherever it is, and free its blocks."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence)
+            self._tables.release(sequence)
         else:
             self.waiting.remove(sequence)
         if self._suspects is not None:
@@ -86,8 +81,7 @@ class Scheduler:
 
     def forget(self, sequence: Sequence) -> list[int]:
         """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
-        self._pool.withdraw(sequence.block_table)
-        return [block for block in sequence.block_table if not self._pool.is_shared(block)]
+        return self._tables.withdraw(sequence)
 
     def restart(self, failed: Batch) -> None:
         """Take back all steps that have not come to an end; the chunks of `failed` are those of one that failed.
@@ -122,8 +116,8 @@ class Scheduler:
         """
         return any(
             sequence.num_pending_tokens
-            and not _will_end(sequence)
-            and (not _can_run_ahead(sequence) or self._is_worth_waiting(sequence))
+            and not sequence.will_end
+            and (not sequence.can_run_ahead or self._is_worth_waiting(sequence))
             for sequence in self.running
         )
 
@@ -155,9 +149,7 @@ class Scheduler:
         if chunk.draft and self.drafter is not None:
             self.drafter.finish(chunk, num_sampled)
             end = sequence.num_computed_tokens
-        self._extend_hashes(sequence, end // self._block_size)
-        for index in range(chunk.start // self._block_size, end // self._block_size):
-            self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
+        self._tables.publish(sequence, chunk.start, end)
 
     def _plan(self) -> Batch:
         if self._suspects is not None:
@@ -172,8 +164,9 @@ class Scheduler:
         while index < len(self.running):  # preemption shortens the list from its end
             sequence = self.running[index]
             length, budget = self._chunk_length(sequence, budget)
-            if length and self._reserve(sequence, length):
-                batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
+            start = sequence.num_computed_tokens
+            if length and (self._tables.grow(sequence, start + length) or self._make_room(sequence, start + length)):
+                batch.append(Chunk(sequence, start, length))
             index += 1
         while self.waiting and budget and len(self.running) < self._room:
             sequence = self.waiting[0]
@@ -198,8 +191,9 @@ class Scheduler:
                 self.waiting.remove(sequence)
                 insort(self.running, sequence, key=_rank)
             length, _ = self._chunk_length(sequence, self._chunk_tokens)
-            if self._reserve(sequence, length):
-                return Chunk(sequence, sequence.num_computed_tokens, length)
+            start = sequence.num_computed_tokens
+            if self._make_room(sequence, start + length):
+                return Chunk(sequence, start, length)
         if not suspects.is_found:
             self._room = -(-suspects.num_together // 2)
             self._steps_until_growth = _STEPS_TO_GROW
@@ -219,7 +213,7 @@ class Scheduler:
         """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""
         start = sequence.num_computed_tokens
         if sequence.num_pending_tokens:
-            return int(_can_run_ahead(sequence)), budget
+            return int(sequence.can_run_ahead), budget
         remaining = len(sequence) - start
         if remaining == 1:
             return 1, budget
@@ -230,7 +224,8 @@ class Scheduler:
         """How many of `remaining` tokens from `start` on a budget allows: all of them, or whole tiles."""
         if remaining <= budget:
             return remaining
-        return max(0, (start + budget) // self._tile * self._tile - start)
+        tile = self._tables.tile
+        return max(0, (start + budget) // tile * tile - start)
 
     def _is_worth_waiting(self, sequence: Sequence) -> bool:
         return self.drafter is not None and self.drafter.is_worth_waiting(sequence, len(self.running))
@@ -242,59 +237,19 @@ class Scheduler:
         """
         if sequence.num_chunks_in_flight:
             return False  # preempted a step ago: its tokens are not complete, and its old chunk is not to be published
-        hits = self._find_prefix(sequence)
-        start = len(hits) * self._block_size
-        if not self._fitting(start, len(sequence) - start, budget):
+        prefix = self._tables.find_prefix(sequence)
+        start = len(prefix) * self._tables.block_size
+        if not self._fitting(start, len(sequence) - start, budget) or not self._tables.begin(sequence, prefix):
             return False
-        needed = -(-len(sequence) // self._block_size) - len(hits)
-        taken_from_cache = sum(1 for block in hits if not self._pool.is_used(block))
-        if needed + taken_from_cache > self._pool.num_available:
-            return False
-        for block in hits:
-            self._pool.share(block)
-        fresh = [self._pool.allocate() for _ in range(needed)]
-        sequence.block_table = hits + [block for block in fresh if block is not None]
-        sequence.num_computed_tokens = start
         if sequence.first_scheduled_s is None:  # what it finds of its own after a preemption is no hit
             sequence.cached_tokens = sequence.num_computed_tokens
             self.prefix_query_tokens += len(sequence)
             self.prefix_hit_tokens += sequence.num_computed_tokens
         return True
 
-    def _find_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks of the longest cached prefix in whole tiles, leaving at least one token to compute.
-
-        Rows whose logits are still to be reported are computed: the cache has none.
-        """
-        tile_blocks = self._tile // self._block_size
-        reusable = len(sequence) - 1
-        if sequence.num_scored_rows < sequence.num_rows_to_score:
-            reusable = sequence.num_scored_rows
-        most = reusable // self._tile * tile_blocks
-        self._extend_hashes(sequence, most)
-        hits: list[int] = []
-        for block_hash in sequence.block_hashes[:most]:
-            block = self._pool.lookup(block_hash)
-            if block is None:
-                break
-            hits.append(block)
-        return hits[: len(hits) // tile_blocks * tile_blocks]
-
-    def _extend_hashes(self, sequence: Sequence, count: int) -> None:
-        """Hash the sequence's first `count` blocks, as far as that has not been done."""
-        hashes, size = sequence.block_hashes, self._block_size
-        for index in range(len(hashes), count):
-            previous = hashes[-1] if hashes else b""
-            hashes.append(hash_block(previous, sequence.tokens[index * size : (index + 1) * size]))
-
-    def _reserve(self, sequence: Sequence, length: int) -> bool:
-        """Make room for `length` more tokens, preempting later ones in rank; False if it had to preempt itself."""
-        needed = -(-(sequence.num_computed_tokens + length) // self._block_size)
-        while len(sequence.block_table) < needed:
-            block = self._pool.allocate()
-            if block is not None:
-                sequence.block_table.append(block)
-                continue
+    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Have blocks for `num_tokens`, preempting later ones in rank; False if it had to preempt itself."""
+        while not self._tables.grow(sequence, num_tokens):
             last = self.running[-1]
             self._preempt(last)
             if last is sequence:
@@ -304,7 +259,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks; it waits in its place and keeps its tokens."""
         self.running.remove(sequence)
-        self._release(sequence)
+        self._tables.release(sequence)
         insort(self.waiting, sequence, key=_rank)
         self.num_preemptions += 1
 
@@ -314,21 +269,6 @@ class Scheduler:
         self.num_preemptions -= 1
         sequence.rewind()
 
-    def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.block_table)
-        sequence.block_table = []
-        sequence.num_computed_tokens = 0
-
 
 def _rank(sequence: Sequence) -> tuple[int, int]:
     return sequence.rank
-
-
-def _can_run_ahead(sequence: Sequence) -> bool:
-    """Whether the next step can go on with the token in flight, unknown as it is."""
-    return sequence.num_pending_tokens == 1 and not sequence.params.needs_history and not _will_end(sequence)
-
-
-def _will_end(sequence: Sequence) -> bool:
-    """Whether the tokens in flight are the last that the sequence may have."""
-    return sequence.num_output_tokens + sequence.num_pending_tokens >= sequence.params.max_tokens

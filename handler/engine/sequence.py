@@ -87,6 +87,16 @@ class Sequence:
         return len(self.tokens) - self.num_prompt_tokens
 
     @property
+    def will_end(self) -> bool:
+        """Whether the tokens in flight are the last that it may have."""
+        return len(self.tokens) - self.num_prompt_tokens + self.num_pending_tokens >= self.params.max_tokens
+
+    @property
+    def can_run_ahead(self) -> bool:
+        """Whether the next step can go on with the token in flight, unknown as it is."""
+        return self.num_pending_tokens == 1 and not self.params.needs_history and not self.will_end
+
+    @property
     def num_rows_to_score(self) -> int:
         """Rows of the prompt, from its beginning, whose logits are reported: each row scores the token behind it."""
         return 0 if self.params.prompt_logprobs is None else self.num_prompt_tokens - 1
