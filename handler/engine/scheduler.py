@@ -19,12 +19,10 @@ from collections import deque
 
 from handler.engine.block_tables import BlockTables
 from handler.engine.drafting import Drafter
+from handler.engine.recovery import Recovery
 from handler.engine.sequence import Sequence
 from handler.engine.step import Batch, Chunk
 from handler.engine.suspects import Suspects
-
-_STEPS_TO_GROW = 64
-"""Steps that have to go well before one sequence more may run together, after there were too many."""
 
 
 class Scheduler:
@@ -44,12 +42,9 @@ class Scheduler:
     ) -> None:
         assert prefill_chunk_tokens >= tables.tile, "a chunk holds a tile at least"
         self._tables = tables
-        self._max_batch_size = max_batch_size
-        self._room = max_batch_size  # sequences that may run together now
-        self._steps_until_growth = 0
-        self._suspects: Suspects | None = None
         self._chunk_tokens = prefill_chunk_tokens
         self.drafter = drafter
+        self.recovery = Recovery(max_batch_size)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._arrivals = itertools.count()
@@ -76,8 +71,8 @@ class Scheduler:
             self._tables.release(sequence)
         else:
             self.waiting.remove(sequence)
-        if self._suspects is not None:
-            self._suspects.drop(sequence)
+        if self.recovery.suspects is not None:
+            self.recovery.suspects.drop(sequence)
 
     def forget(self, sequence: Sequence) -> list[int]:
         """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
@@ -93,19 +88,12 @@ class Scheduler:
         for sequence in self.waiting:  # some may have been preempted with a chunk in flight
             if sequence.num_chunks_in_flight:
                 sequence.rewind()
-        if len(failed) > 1:
-            self._suspects = Suspects(failed)
-            present = {*self.running, *self.waiting}
-            for chunk in failed:  # some may have ended while the step was in flight
-                if chunk.sequence not in present:
-                    self._suspects.drop(chunk.sequence)
-        elif self._suspects is not None:
-            self._suspects.is_found = True
+        self.recovery.accuse(failed, {*self.running, *self.waiting})
 
     @property
     def is_on_trial(self) -> bool:
         """Whether suspects run alone: each step is to be waited for then."""
-        return self._suspects is not None
+        return self.recovery.suspects is not None
 
     @property
     def needs_results(self) -> bool:
@@ -139,8 +127,8 @@ class Scheduler:
         """
         sequence = chunk.sequence
         sequence.num_chunks_in_flight -= 1
-        if self._suspects is not None:
-            self._suspects.note(chunk, num_sampled)
+        if self.recovery.suspects is not None:
+            self.recovery.suspects.note(chunk, num_sampled)
         if num_sampled:
             sequence.num_pending_tokens -= 1 + len(chunk.draft)
         if not sequence.block_table:
@@ -152,12 +140,11 @@ class Scheduler:
         self._tables.publish(sequence, chunk.start, end)
 
     def _plan(self) -> Batch:
-        if self._suspects is not None:
-            chunk = self._next_trial(self._suspects)
+        if self.recovery.suspects is not None:
+            chunk = self._next_trial(self.recovery.suspects)
             if chunk is not None:
                 return [chunk]
-        if self._room < self._max_batch_size:
-            self._grow()
+        self.recovery.grow()
         batch: Batch = []
         budget = self._chunk_tokens
         index = 0
@@ -168,7 +155,7 @@ class Scheduler:
             if length and (self._tables.grow(sequence, start + length) or self._make_room(sequence, start + length)):
                 batch.append(Chunk(sequence, start, length))
             index += 1
-        while self.waiting and budget and len(self.running) < self._room:
+        while self.waiting and budget and len(self.running) < self.recovery.room:
             sequence = self.waiting[0]
             if not self._admit(sequence, budget):
                 break
@@ -194,20 +181,10 @@ class Scheduler:
             start = sequence.num_computed_tokens
             if self._make_room(sequence, start + length):
                 return Chunk(sequence, start, length)
-        if not suspects.is_found:
-            self._room = -(-suspects.num_together // 2)
-            self._steps_until_growth = _STEPS_TO_GROW
-            for sequence in self.running[self._room :]:
-                self._preempt(sequence)
-        self._suspects = None
+        self.recovery.close()
+        for sequence in self.running[self.recovery.room :]:
+            self._preempt(sequence)
         return None
-
-    def _grow(self) -> None:
-        """A step goes on with fewer sequences than it might have; let there be one more now and then."""
-        self._steps_until_growth -= 1
-        if self._steps_until_growth <= 0:
-            self._room += 1
-            self._steps_until_growth = _STEPS_TO_GROW
 
     def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
         """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""

@@ -137,6 +137,20 @@ def test_a_suspect_may_be_cancelled(load_tiny: LoadTiny) -> None:
     assert tokens_of(completions, [ids[1], ids[3]]) == [wanted[1], wanted[3]]
 
 
+def test_suspects_who_all_leave_before_their_turn_take_no_room_with_them(load_tiny: LoadTiny) -> None:
+    core = load_tiny(**OPTIONS)
+    ids = submit_all(core)
+    faults = Faults(core, lambda batch: len(batch) > 1 and not faults.failed)
+    while not faults.failed:
+        core.step()
+    for sequence_id in ids:
+        core.cancel(sequence_id)
+    again = submit_all(core)
+    completions = run(core)
+    assert tokens_of(completions, again) == expected(load_tiny)
+    assert faults.sizes.index(4, 1) < 10, "they run together at once"
+
+
 @pytest.mark.parametrize("runs_ahead", [False, True])
 def test_suspects_without_room_for_all_are_tried_all_the_same(runs_ahead: bool, load_tiny: LoadTiny) -> None:
     core = load_tiny(**OPTIONS)
