@@ -23,7 +23,7 @@ from handler.cli.serve import engine_options, ensure_snapshot
 from handler.engine.core import EngineCore
 from handler.engine.grammar import Grammar, GrammarSpec
 from handler.engine.loading import load_core
-from handler.engine.types import SamplingParams
+from handler.engine.sampling_params import SamplingParams
 from handler.settings import Settings
 
 SCHEMA = """{"type": "array", "minItems": 1000, "items": {

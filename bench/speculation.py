@@ -22,7 +22,7 @@ from handler.boot import BootTimeline
 from handler.cli.serve import engine_options, ensure_snapshot
 from handler.engine.core import EngineCore
 from handler.engine.loading import load_core
-from handler.engine.types import SamplingParams
+from handler.engine.sampling_params import SamplingParams
 from handler.settings import Settings
 
 STORY = (

@@ -15,10 +15,12 @@ from functools import partial
 
 import msgspec
 
-from handler.engine.engine import DeviceStatus, EngineState, Handle, OnBoot, Post
+from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.loaded import LoadedModel
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineStats, FinishReason, OnEvent, SamplingParams, TokenEvent
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError
 
 WORDS = (" one", " two", " three", " four", " five", " six", " seven", " eight")

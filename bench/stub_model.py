@@ -13,8 +13,8 @@ from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
 from handler.engine.snapshot import FORMAT_VERSION, Manifest, Snapshot
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import ModelInfo
 
 STUB_MODEL = "stub"
 

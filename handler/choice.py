@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from handler.engine.types import FinishReason, TokenEvent, TokenLogprob
+from handler.engine.events import FinishReason, TokenEvent, TokenLogprob
 from handler.errors import EngineError
 from handler.schema.usage import FinishReason as ReportedReason
 

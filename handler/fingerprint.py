@@ -8,7 +8,7 @@ import msgspec
 
 from handler import __version__
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import ModelInfo
+from handler.engine.status import ModelInfo
 
 
 def system_fingerprint(snapshot: Snapshot, info: ModelInfo) -> str:

@@ -11,8 +11,9 @@ from typing import Protocol
 import msgspec
 
 from handler.choice import Choice
-from handler.engine.engine import Handle
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.metrics import Metrics
 from handler.schema.usage import PromptTokensDetails, Usage
 from handler.trace import RequestTrace

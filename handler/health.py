@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handler import __version__
-from handler.engine.engine import EngineState
+from handler.engine.status import EngineState
 from handler.schema.codec import encode_json
 from handler.schema.status import DeviceBoot, Health, Readiness, ReadyStatus, Startup, Version
 from handler.service import Service

@@ -10,8 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from handler.boot import BootTimeline
-from handler.engine.engine import DeviceStatus, EngineState
-from handler.engine.types import EngineStats
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.instruments import Count, Distributions, Tally
 from handler.requestlog.sink import LogSink
 from handler.trace import RequestTrace

@@ -8,8 +8,9 @@ from typing import TypeAlias, TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import Grammar
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.responses import LOGPROBS, ResponseRequest

@@ -10,7 +10,7 @@ from typing import Protocol
 from starlette.types import Send
 
 from handler.choice import Choice
-from handler.engine.types import TokenEvent
+from handler.engine.events import TokenEvent
 from handler.errors import PilotlightError
 from handler.formats.format import Answer
 from handler.http_errors import error_body

@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from handler.admission import Admission, Limits
 from handler.boot import BootTimeline
 from handler.demand import Expectations
-from handler.engine.engine import DeviceStatus, EngineState, OnBoot, Post
+from handler.engine.listeners import OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineStats
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError, PilotlightError, UnknownModelError
 from handler.fingerprint import system_fingerprint
 from handler.generation import SubmitsSequences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from handler.engine.engine import EngineState
+from handler.engine.status import EngineState
 from handler.service import Service
 
 _LONGEST_INTERVAL_S = 1.0

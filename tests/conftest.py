@@ -12,8 +12,8 @@ import pytest
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import MANIFEST_FILE, Manifest, Snapshot, open_snapshot
-from handler.engine.types import EngineOptions
 from handler.prepare.int8 import write_int8
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress

@@ -25,7 +25,7 @@ from handler.engine.core import EngineCore
 from handler.engine.engine import Engine
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import find_snapshot
-from handler.engine.types import Batch
+from handler.engine.step import Batch
 from handler.logs import configure_logging
 from handler.occupancy import Occupancy
 from handler.settings import Settings

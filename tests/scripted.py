@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from handler.engine.engine import Engine, Handle
-from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
+from handler.engine.engine import Engine
+from handler.engine.events import FinishReason, OnEvent, TokenEvent, TokenLogprob
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.errors import EngineError
 
 Script = list[tuple[int, TokenEvent]]

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from handler import __version__
-from handler.engine.engine import EngineState
 from handler.engine.snapshot import Snapshot
+from handler.engine.status import EngineState
 from tests.asgi import Application
 
 LENGTH_CODE = "context_length_exceeded"

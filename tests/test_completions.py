@@ -12,9 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from handler.engine.engine import Engine, Handle
+from handler.engine.engine import Engine
+from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent
 from handler.errors import NothingLeftError
 from handler.formats.text_logprobs import LogprobLists
 from handler.requestlog.record import Record, Status

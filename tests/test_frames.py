@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from handler.engine.events import FinishReason, TokenEvent
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import FinishReason, TokenEvent
 from tests.asgi import Application, Exchange
 from tests.scripted import Script, ends, fails, likely, says, scripted
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from handler.choice import Choice
-from handler.engine.engine import Handle
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.generation import Generation
 from handler.metrics import Metrics
 from handler.trace import RequestTrace

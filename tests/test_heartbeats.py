@@ -14,9 +14,11 @@ import pytest
 from starlette.types import Message
 
 from handler.choice import Choice
-from handler.engine.engine import Engine, Handle, OnBoot, Post
+from handler.engine.engine import Engine
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
 from handler.errors import EngineError
 from handler.reply import PushedAnswer, Reply
 from handler.requestlog.record import Status

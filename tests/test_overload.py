@@ -15,9 +15,11 @@ import pytest
 
 from bench.stub_engine import StubEngine
 from bench.stub_model import STUB_MODEL, StubTokenizer, stub_model, stub_snapshot
-from handler.engine.engine import Engine, Handle
+from handler.engine.engine import Engine
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import OnEvent, SamplingParams, TokenEvent
 from handler.formats.text import TextFormat
 from handler.requestlog.record import Record, Status
 from tests.asgi import Application, Exchange

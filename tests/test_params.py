@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from handler.engine.generation_config import GenerationDefaults
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import ModelInfo, SamplingParams
 from handler.errors import ContextLengthError, InvalidRequestError, RequestError
 from handler.params import ParamsFactory
 from handler.schema.chat import ChatCompletionRequest

@@ -14,9 +14,11 @@ import asyncpg
 import httpx
 import pytest
 
-from handler.engine.engine import Engine, Handle
+from handler.engine.engine import Engine
+from handler.engine.events import OnEvent
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import OnEvent, SamplingParams
 from handler.logs import JsonFormatter
 from tests.asgi import Application
 from tests.server import DEADLINE_S, ServerProcess, until

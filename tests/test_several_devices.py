@@ -20,9 +20,9 @@ from handler.cli.listener import bind, listener_address
 from handler.cli.serve import uvicorn_config
 from handler.demand import Demand
 from handler.engine.devices import Placement
-from handler.engine.engine import EngineState
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot
+from handler.engine.status import EngineState
 from handler.errors import InvalidRequestError, OverloadedError
 from handler.logs import FIELDS
 from tests.asgi import Application

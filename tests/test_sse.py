@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.engine.types import FinishReason
+from handler.engine.events import FinishReason
 from handler.schema.chat import ChatCompletionChunk, ChatDelta, ChatLogprobs, ContentLogprob, TopLogprob
 from handler.schema.errors import ErrorBody, ErrorDetail
 from handler.schema.text import Completion, CompletionLogprobs

@@ -9,8 +9,8 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from handler.engine.events import TokenEvent
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import TokenEvent
 from handler.requestlog.record import Status
 from tests.asgi import Application, Exchange
 from tests.scripted import Script, ends, fails, likely, says, scripted

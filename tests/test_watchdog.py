@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from handler.engine.engine import EngineState
+from handler.engine.status import EngineState
 from handler.watchdog import Watchdog
 from tests.server import DEADLINE_S
 

@@ -11,7 +11,8 @@ import msgspec
 
 from bench.errors import BenchError
 from handler.engine.core import EngineCore
-from handler.engine.types import FinishReason, SamplingParams, TokenEvent
+from handler.engine.events import FinishReason, TokenEvent
+from handler.engine.sampling_params import SamplingParams
 
 _ids = itertools.count()
 

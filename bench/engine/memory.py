@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from handler.engine.config import ModelConfig
-from handler.engine.types import ModelInfo
+from handler.engine.status import ModelInfo
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTIZED_BYTES = {"int8": 1, "fp8": 1}

@@ -19,7 +19,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from bench.stub_engine import WORDS, StubEngine
-from handler.engine.types import SamplingParams, TokenEvent
+from handler.engine.events import TokenEvent
+from handler.engine.sampling_params import SamplingParams
 
 
 class Message(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from handler.engine.engine import EngineState
+from handler.engine.status import EngineState
 from handler.logs import FIELDS
 from handler.service import Service
 

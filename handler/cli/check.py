@@ -18,8 +18,8 @@ from rich.text import Text
 from handler.boot import BootTimeline
 from handler.cli.serve import engine_options
 from handler.engine.devices import place_engines
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import find_snapshot, verify_checksums
-from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, PilotlightError
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.failure import describe_failure

@@ -24,9 +24,9 @@ from handler.cli.announcement import announce
 from handler.cli.listener import bind, listener_address
 from handler.cli.server import EXIT_GOOD, EXIT_LOST, LOST_GRACE_S, DrainingServer, exit_code
 from handler.descriptors import max_connections, raise_descriptor_limit
+from handler.engine.options import EngineOptions
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot, find_snapshot
-from handler.engine.types import EngineOptions
 from handler.errors import SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
 from handler.protocol import Limits, gathering_protocol

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812  (the name every torch user knows)
 from torch import Tensor
 
 from handler.engine.kv_cache import KvCache
-from handler.engine.types import Chunk
+from handler.engine.step import Chunk
 
 TILE = 128
 """Rows of a prompt tile, and the step by which context lengths are rounded up, in tokens."""

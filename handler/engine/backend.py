@@ -24,11 +24,12 @@ from handler.engine.model import Decoder
 from handler.engine.native.decoder import NativeDecoder
 from handler.engine.native.library import BLOCK_TOKENS as NATIVE_BLOCK_TOKENS
 from handler.engine.native.runner import NativeRunner
+from handler.engine.options import EngineOptions
 from handler.engine.precision import Precision
 from handler.engine.quantised import quantised_specs, quantised_tensors
 from handler.engine.runner import TorchRunner
 from handler.engine.sampler import Sampler
-from handler.engine.types import EngineOptions, Runner
+from handler.engine.step import Runner
 from handler.engine.weights.quantised import read_quantised
 from handler.engine.weights.safetensors import check_headers, iter_tensors
 from handler.errors import ConfigurationError

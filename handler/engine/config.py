@@ -1,20 +1,19 @@
 """What the decoder needs to know of a model, read from the config.json of a snapshot. Pure: no torch.
 
-Accepts the form of transformers 5 (`rope_parameters`, `dtype`) and the older one (`rope_theta`, `rope_scaling`).
-Defaults are those of transformers' configuration class of the same architecture.
+Accepts the form of transformers 5 (`dtype`) and the older one (`torch_dtype`). Defaults are those of transformers'
+configuration class of the same architecture. The rope is read in `rope_config.py`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from handler.engine.json_file import read_json
+from handler.engine.rope_config import RopeConfig, parse_rope
 from handler.errors import CorruptSnapshotError, UnsupportedModelError
-
-RopeType = Literal["default", "linear", "llama3", "yarn"]
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -49,24 +48,6 @@ _LARGEST = {
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "max_window_layers"), 1 << 14),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "sliding_window"), 1 << 24),
 }
-ROPE_TYPES: tuple[RopeType, ...] = ("default", "linear", "llama3", "yarn")
-
-
-class RopeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Rotary position embedding. Fields beyond theta belong to the scaled types and bear transformers' names."""
-
-    theta: float
-    rope_type: RopeType = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    attention_factor: float | None = None
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +128,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads} attention heads cannot share {num_kv_heads} key-value heads evenly")
     attention_bias = bool(raw.get("attention_bias", False))
-    rope = _rope_config(raw)
+    rope = parse_rope(raw)
     stretched_tokens = int(rope.factor * rope.original_max_position_embeddings)
     if stretched_tokens > _LARGEST["max_position_embeddings"]:
         raise ValueError(f"the rope's factor is {rope.factor}, which makes {stretched_tokens} positions")
@@ -191,26 +172,6 @@ def _size(raw: dict[str, Any], name: str) -> int:
 
 def _architecture(raw: dict[str, Any]) -> str:
     return str((raw.get("architectures") or ["none"])[0])
-
-
-def _rope_config(raw: dict[str, Any]) -> RopeConfig:
-    parameters = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    rope_type = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
-    if rope_type not in ROPE_TYPES:
-        raise UnsupportedModelError("rope type", rope_type, ROPE_TYPES)
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError("partial_rotary_factor", parameters["partial_rotary_factor"], ["1.0"])
-    theta = float(parameters.get("rope_theta") or raw.get("rope_theta") or 10000.0)
-    if rope_type == "default":
-        return RopeConfig(theta=theta)
-    original = parameters.get("original_max_position_embeddings") or raw["max_position_embeddings"]
-    values = {key: parameters[key] for key in RopeConfig.__struct_fields__ if parameters.get(key) is not None}
-    if values.get("factor") is None:
-        values["factor"] = raw["max_position_embeddings"] / original
-    return msgspec.convert(
-        values | {"theta": theta, "rope_type": rope_type, "original_max_position_embeddings": original},
-        RopeConfig,
-    )
 
 
 def _sliding_windows(raw: dict[str, Any], family: Family) -> tuple[int | None, ...]:

@@ -1,6 +1,6 @@
 """One loaded model and its step: schedule, run, post-process. Synchronous; `engine.py` runs it in its thread.
 
-A step that fails fails nobody yet: the scheduler has its sequences run alone, and who fails alone ends with an error.
+A step that fails fails nobody yet: `recovery.py` says how work goes on, and who fails alone ends with an error.
 """
 
 from __future__ import annotations
@@ -9,43 +9,25 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Collection
 
 import msgspec
 
 from handler.engine.blocks import BlockPool
+from handler.engine.events import FinishReason, TokenEvent, failure_event
 from handler.engine.faults import is_device_lost
 from handler.engine.loaded import LoadedModel
 from handler.engine.output import SequenceOutput
+from handler.engine.recovery import StepFailedError
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
-from handler.engine.types import (
-    Batch,
-    EngineStats,
-    FinishReason,
-    PendingStep,
-    Runner,
-    SampledToken,
-    SamplingParams,
-    Sequence,
-    TokenEvent,
-    failure_event,
-)
-from handler.errors import EngineError, EngineLostError
+from handler.engine.sequence import Sequence
+from handler.engine.status import EngineStats
+from handler.engine.step import Batch, PendingStep, Runner, SampledToken
+from handler.errors import EngineLostError
 
 logger = logging.getLogger(__name__)
 
-_MOST_FAILURES_IN_A_ROW = 8
-"""Steps of single sequences that may fail with no good one between them; after that it is not the sequences."""
-
 Events = list[tuple[int, TokenEvent]]
-
-
-class StepFailedError(Exception):
-    """The runner failed with a batch; the reason is the cause. Never leaves the core."""
-
-    def __init__(self, batch: Batch) -> None:
-        super().__init__()
-        self.batch = batch
 
 
 class LaunchedStep(msgspec.Struct, frozen=True):
@@ -73,13 +55,13 @@ class EngineCore:
         self.model = model
         self._runner = runner
         self._scheduler = scheduler
+        self._recovery = scheduler.recovery
         self._pool = pool
         self._end_token_ids = frozenset(model.defaults.end_token_ids)
         self._sequences: dict[int, tuple[Sequence, SequenceOutput]] = {}
         self._in_flight: deque[LaunchedStep] = deque()
         self._begun: list[tuple[int, TokenEvent]] = []
         self._yielded: Events = []  # by the step that runs
-        self._num_failures_in_a_row = 0
         self._may_prepare = True
 
     @property
@@ -94,15 +76,7 @@ class EngineCore:
             EngineError: it has no tokens, could outgrow the model's context and with it the cache, or names a token
                 that the model does not have, which would fail the steps of all.
         """
-        if not prompt_tokens or len(prompt_tokens) + params.max_tokens > self.model.info.max_model_len:
-            raise EngineError(
-                f"a prompt of {len(prompt_tokens)} tokens and {params.max_tokens} more do not fit "
-                f"a context of {self.model.info.max_model_len}"
-            )
-        self._check_vocabulary("prompt", prompt_tokens)
-        self._check_vocabulary("stop_token_ids", params.stop_token_ids)
-        self._check_vocabulary("logit_bias", params.logit_bias)
-        self._check_vocabulary("bad_words", [token for word in params.bad_words for token in word])
+        self.model.check_sequence(prompt_tokens, params)
         sequence = Sequence(sequence_id, prompt_tokens, params)
         output = SequenceOutput(sequence, self.model.tokenizer, self._end_token_ids)
         self._sequences[sequence_id] = (sequence, output)
@@ -207,7 +181,7 @@ class EngineCore:
             scored = step.pending.prompt_logprobs()
         except Exception as error:
             raise StepFailedError(step.batch) from error
-        self._num_failures_in_a_row = 0
+        self._recovery.num_failures_in_a_row = 0
         for sequence, prompt_logprobs in scored:
             _, output = self._sequences.get(sequence.id, (None, None))
             if output is not None:
@@ -245,12 +219,7 @@ class EngineCore:
 
         Steps in flight are taken back too: they would be told apart from the failed one only by what they leave.
         """
-        batch, cause = failure.batch, failure.__cause__
-        assert isinstance(cause, Exception)
-        if is_device_lost(cause):
-            raise EngineLostError(f"the device is lost: {type(cause).__name__}") from cause
-        logger.error("a step of %d sequences failed", len(batch), exc_info=cause)
-        cause.__traceback__ = None  # it holds the step's tensors
+        cause, batch = self._recovery.examine(failure), failure.batch
         self._abandon_steps()
         self._scheduler.restart(batch)
         if len(batch) > 1:
@@ -260,11 +229,6 @@ class EngineCore:
             self._clear(sequence)
             self._yielded.append((sequence.id, failure_event(cause)))
             self.cancel(sequence.id)
-        self._num_failures_in_a_row += 1
-        if self._num_failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
-            raise EngineLostError(
-                f"{self._num_failures_in_a_row} steps in a row failed: {type(cause).__name__}"
-            ) from cause
 
     def _abandon_steps(self) -> None:
         """Have nothing in flight any more, whatever it would have yielded."""
@@ -277,9 +241,3 @@ class EngineCore:
         blocks = self._scheduler.forget(sequence)
         if blocks:
             self._runner.clear(blocks)
-
-    def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
-        vocab_size = self.model.info.vocab_size
-        for token in (min(tokens, default=0), max(tokens, default=0)):
-            if not 0 <= token < vocab_size:
-                raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")

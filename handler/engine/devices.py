@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from handler.engine.types import EngineOptions
+from handler.engine.options import EngineOptions
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 

@@ -6,9 +6,10 @@ or is preempted for one, and blocks that a rejected draft needed go back with it
 
 from __future__ import annotations
 
-from handler.engine.blocks import BlockPool
+from handler.engine.block_tables import BlockTables
 from handler.engine.lookup import PromptLookup
-from handler.engine.types import Batch, Chunk, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk
 
 
 class Drafter:
@@ -17,9 +18,8 @@ class Drafter:
     In a larger batch an additional row costs as much as it may gain.
     """
 
-    def __init__(self, pool: BlockPool, *, block_size: int, draft_tokens: int, max_sequences: int = 4) -> None:
-        self._pool = pool
-        self._block_size = block_size
+    def __init__(self, tables: BlockTables, *, draft_tokens: int, max_sequences: int = 4) -> None:
+        self._tables = tables
         self._draft_tokens = draft_tokens
         self._max_sequences = max_sequences
         self.num_drafted_tokens = 0
@@ -60,20 +60,13 @@ class Drafter:
         self.num_drafted_tokens += len(chunk.draft)
         self.num_accepted_tokens += num_sampled - 1
         sequence.num_computed_tokens = chunk.start + num_sampled
-        needed = -(-sequence.num_computed_tokens // self._block_size)
-        self._pool.release(sequence.block_table[needed:])
-        del sequence.block_table[needed:]
+        self._tables.shrink(sequence, sequence.num_computed_tokens)
 
     def _reserve(self, sequence: Sequence, length: int) -> int:
         """Make room for `length` tokens behind the last one, as far as blocks can be had for nothing; the room made."""
         first = len(sequence)
-        needed = -(-(first + length) // self._block_size)
-        while len(sequence.block_table) < needed:
-            block = self._pool.allocate()
-            if block is None:
-                break
-            sequence.block_table.append(block)
-        return min(length, len(sequence.block_table) * self._block_size - first)
+        self._tables.grow(sequence, first + length)
+        return min(length, len(sequence.block_table) * self._tables.block_size - first)
 
 
 def _guess(sequence: Sequence, limit: int) -> tuple[int, ...]:

@@ -2,18 +2,15 @@
 
 Knows no asyncio: events leave through `post`, a callable that runs a function on the consumer's thread (an event
 loop's `call_soon_threadsafe`), once per step. torch is imported in the thread, so that the function listens before it.
-Who listens to which sequence is known on the consumer's side, so that all can be told when the thread hangs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,15 +18,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from handler.boot import BootTimeline
+from handler.engine.events import OnEvent, TokenEvent, failure_event
+from handler.engine.listeners import Handle, Listeners, OnBoot, Post
+from handler.engine.options import EngineOptions
+from handler.engine.pulse import Pulse
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import (
-    EngineOptions,
-    EngineStats,
-    OnEvent,
-    SamplingParams,
-    TokenEvent,
-    failure_event,
-)
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError, EngineLostError, PilotlightError
 
 if TYPE_CHECKING:
@@ -38,50 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Post = Callable[[Callable[[], None]], object]
-OnBoot = Callable[[PilotlightError | None], None]
-
 _IDLE_WAIT_S = 0.5
-
-
-class EngineState(enum.StrEnum):
-    """Where the engine is in its life."""
-
-    BOOTING = "booting"
-    READY = "ready"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One device as the outside sees it. `error` is what ended its boot or its work."""
-
-    device: str
-    state: EngineState
-    stats: EngineStats
-    error: str | None = None
-
-
-class Handle:
-    """A submitted sequence. `cancel` may be called from any thread, at any time, more than once."""
-
-    __slots__ = ("_cancel", "sequence_id")
-
-    def __init__(self, sequence_id: int, cancel: Callable[[int], None]) -> None:
-        self.sequence_id = sequence_id
-        self._cancel = cancel
-
-    def cancel(self) -> None:
-        """Stop generating and free the sequence's blocks before the next step; the current one may still yield."""
-        self._cancel(self.sequence_id)
-
-
-class _Submission(msgspec.Struct, frozen=True):
-    """A sequence on its way to the engine thread."""
-
-    sequence_id: int
-    prompt_tokens: list[int]
-    params: SamplingParams
 
 
 class Engine:
@@ -101,20 +53,17 @@ class Engine:
         self._options = options
         self._timeline = timeline
         self._num_threads = num_threads
-        self._inbox: queue.SimpleQueue[_Submission | Callable[[EngineCore], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[EngineCore], None] | None] = queue.SimpleQueue()  # None: stop
         self._accepting = threading.Lock()  # a submission comes before the failure that answers it, or is refused
-        self._listeners: dict[int, OnEvent] = {}  # each taken out at once by whoever tells it the last event
+        self._listeners = Listeners()
         self._refused: list[tuple[int, TokenEvent]] = []  # engine thread only
-        self._silence_s = 0.0  # of the thread, as far as somebody watched; consumer's thread only
-        self._last_heartbeat_s: float | None = None
-        self._is_waiting = False  # the thread has nothing to do
+        self._pulse = Pulse()
         self._given_up = threading.Event()
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
         self._model: LoadedModel | None = None
         self._error: PilotlightError | None = None
         self.state = EngineState.BOOTING
-        self.heartbeat_s = time.monotonic()
         self.stats = EngineStats()
 
     @property
@@ -154,8 +103,8 @@ class Engine:
         with self._accepting:
             if self.state in {EngineState.FAILED, EngineState.STOPPED}:
                 raise EngineLostError("the engine has ended")
-            self._listeners[sequence_id] = on_event
-            self._inbox.put(_Submission(sequence_id, prompt_tokens, params))
+            self._listeners.add(sequence_id, on_event)
+            self._inbox.put(partial(self._add, sequence_id, prompt_tokens, params))
         return Handle(sequence_id, self._cancel)
 
     def stop(self, timeout_s: float) -> bool:
@@ -182,17 +131,13 @@ class Engine:
         """
         if self.state is not EngineState.READY:
             return
-        if self.heartbeat_s != self._last_heartbeat_s or self._is_waiting:
-            self._last_heartbeat_s, self._silence_s = self.heartbeat_s, 0.0
-            return
-        self._silence_s += elapsed_s
-        if self._silence_s >= timeout_s:
+        if self._pulse.silence_s(elapsed_s) >= timeout_s:
             self._given_up.set()
             logger.error("the engine on %s hangs: a step has not ended for %g s", self._options.device, timeout_s)
             self._fail(EngineLostError(f"the engine hangs: a step has not ended for {timeout_s:g} s"))
 
     def _cancel(self, sequence_id: int) -> None:
-        self._listeners.pop(sequence_id, None)
+        self._listeners.drop(sequence_id)
         self._inbox.put(partial(_cancel_in, sequence_id))
 
     def _run(self, post: Post, on_boot: OnBoot) -> None:
@@ -229,14 +174,12 @@ class Engine:
     def _fail(self, error: PilotlightError) -> None:
         """Tell everybody who still waits, those whose submission was not even read included. Consumer's thread."""
         self._end(error)
-        event = failure_event(error if isinstance(error, EngineError) else EngineLostError(_described(error)))
-        while self._listeners:
-            _, listener = self._listeners.popitem()
-            listener(event)
+        failure = error if isinstance(error, EngineError) else EngineLostError(_described(error))
+        self._listeners.tell_all(failure_event(failure))
 
     def _serve(self, core: EngineCore, post: Post) -> None:
         while self._handle_inbox(core) and not self._given_up.is_set():
-            self.heartbeat_s = time.monotonic()
+            self._pulse.beat()
             deliveries, self._refused = self._refused, []
             had_work = core.has_work
             if had_work:
@@ -245,7 +188,7 @@ class Engine:
                 return
             self.stats = core.stats()
             if deliveries:
-                post(partial(self._deliver, deliveries))
+                post(partial(self._listeners.tell, deliveries))
             if not had_work:
                 core.idle()
 
@@ -257,7 +200,7 @@ class Engine:
         core = load_core(self._snapshot, self._options, self._timeline)
         self._model = core.model
         self.stats = core.stats()
-        self.heartbeat_s = time.monotonic()
+        self._pulse.beat()
         self.state = EngineState.READY
         self._timeline.mark_ready()
         return core
@@ -267,29 +210,26 @@ class Engine:
         try:
             message = self._next_message(core)
             while message is not None:
-                if isinstance(message, _Submission):
-                    self._add(core, message)
-                else:
-                    message(core)
+                message(core)
                 message = self._inbox.get(block=False)
         except queue.Empty:
             return True
         return False
 
-    def _next_message(self, core: EngineCore) -> _Submission | Callable[[EngineCore], None] | None:
+    def _next_message(self, core: EngineCore) -> Callable[[EngineCore], None] | None:
         """The first message that there is, waited for if there is nothing else to do."""
-        is_idle = self._is_waiting = not core.has_work
+        is_idle = self._pulse.is_resting = not core.has_work
         try:
             return self._inbox.get(block=is_idle, timeout=_IDLE_WAIT_S)
         finally:
-            self._is_waiting = False
+            self._pulse.is_resting = False
 
-    def _add(self, core: EngineCore, submission: _Submission) -> None:
+    def _add(self, sequence_id: int, prompt_tokens: list[int], params: SamplingParams, core: EngineCore) -> None:
         try:
-            core.add(submission.sequence_id, submission.prompt_tokens, submission.params)
+            core.add(sequence_id, prompt_tokens, params)
         except Exception as error:  # one sequence that cannot be followed must not end the others
             logger.exception("a sequence was refused")
-            self._refused.append((submission.sequence_id, failure_event(error)))
+            self._refused.append((sequence_id, failure_event(error)))
 
     def _step(self, core: EngineCore) -> list[tuple[int, TokenEvent]]:
         """One step; the core knows what to do when the device fails, and a defect of ours fails every sequence."""
@@ -300,14 +240,6 @@ class Engine:
         except Exception as error:  # a step's failure must reach the clients, whatever it is
             logger.exception("engine step failed")
             return core.fail_all(error)
-
-    def _deliver(self, deliveries: list[tuple[int, TokenEvent]]) -> None:
-        """Hand events to whoever listens; consumer's thread. Who has cancelled hears nothing any more."""
-        listeners = self._listeners
-        for sequence_id, event in deliveries:
-            listener = listeners.get(sequence_id) if event.finish_reason is None else listeners.pop(sequence_id, None)
-            if listener is not None:
-                listener(event)
 
 
 def _cancel_in(sequence_id: int, core: EngineCore) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from handler.engine.chat_template import ChatTemplate
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import ModelInfo
-from handler.errors import ContextLengthError
+from handler.errors import ContextLengthError, EngineError
 
 _QUICK_CHARACTERS = 64 * 1024
 """Up to here it is quicker to tokenize than to know better: 20 to 100 ms."""
@@ -40,3 +43,25 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.info.max_model_len}",
                 param,
             )
+
+    def check_sequence(self, prompt_tokens: list[int], params: SamplingParams) -> None:
+        """Refuse what would fail a step, and with it the steps of all.
+
+        Raises:
+            EngineError: it has no tokens, could outgrow the context, or names a token that the model does not have.
+        """
+        if not prompt_tokens or len(prompt_tokens) + params.max_tokens > self.info.max_model_len:
+            raise EngineError(
+                f"a prompt of {len(prompt_tokens)} tokens and {params.max_tokens} more do not fit "
+                f"a context of {self.info.max_model_len}"
+            )
+        self._check_vocabulary("prompt", prompt_tokens)
+        self._check_vocabulary("stop_token_ids", params.stop_token_ids)
+        self._check_vocabulary("logit_bias", params.logit_bias)
+        self._check_vocabulary("bad_words", [token for word in params.bad_words for token in word])
+
+    def _check_vocabulary(self, field: str, tokens: Collection[int]) -> None:
+        vocab_size = self.info.vocab_size
+        for token in (min(tokens, default=0), max(tokens, default=0)):
+            if not 0 <= token < vocab_size:
+                raise EngineError(f"{field}: token {token} is outside the model's vocabulary of {vocab_size}")

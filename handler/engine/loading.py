@@ -10,6 +10,7 @@ import torch
 from handler.boot import BootTimeline
 from handler.engine.architecture import open_architecture
 from handler.engine.backend import BackendBuilder
+from handler.engine.block_tables import BlockTables
 from handler.engine.blocks import BlockPool
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelShape
@@ -18,12 +19,14 @@ from handler.engine.drafting import Drafter
 from handler.engine.generation_config import read_generation_defaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
+from handler.engine.options import EngineOptions
 from handler.engine.precision import resolve_precision
 from handler.engine.sampler import Sampler
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import EngineOptions, ModelInfo, SamplingParams
 from handler.errors import ConfigurationError
 
 
@@ -53,14 +56,13 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
         timeline=timeline,
     ).build()
     pool = BlockPool(backend.num_blocks)
+    tables = BlockTables(pool, block_size=backend.block_size, tile=backend.tile)
     drafter = None
     asked = options.speculation_tokens
     if draft_tokens := backend.speculation_tokens if asked is None else asked:
-        drafter = Drafter(pool, block_size=backend.block_size, draft_tokens=draft_tokens)
+        drafter = Drafter(tables, draft_tokens=draft_tokens)
     scheduler = Scheduler(
-        pool,
-        block_size=backend.block_size,
-        tile=backend.tile,
+        tables,
         max_batch_size=options.max_batch_size,
         prefill_chunk_tokens=options.prefill_chunk_tokens,
         drafter=drafter,

@@ -8,7 +8,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from handler.engine.types import Chunk, TokenLogprob
+from handler.engine.events import TokenLogprob
+from handler.engine.step import Chunk
 
 _SLICE_ROWS = 32
 """Logits of a whole prompt can be gigabytes; those of so many rows and their log probabilities are held at a time."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from handler.engine.events import FinishReason, TokenEvent, TokenLogprob
+from handler.engine.sequence import Sequence
+from handler.engine.step import SampledToken
 from handler.engine.tokenizer import StopMatcher, TextStream, Tokenizer
-from handler.engine.types import FinishReason, SampledToken, Sequence, TokenEvent, TokenLogprob
 from handler.errors import EngineError
 
 

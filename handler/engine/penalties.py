@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from handler.engine.types import Sequence
+from handler.engine.sequence import Sequence
 
 _FIRST_CAPACITY = 256
 

@@ -19,11 +19,15 @@ import msgspec
 
 from handler.boot import BootTimeline
 from handler.engine.devices import Placement, place_engines
-from handler.engine.engine import DeviceStatus, Engine, EngineState, Handle, OnBoot, Post
+from handler.engine.engine import Engine
+from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.loaded import LoadedModel
+from handler.engine.options import EngineOptions
 from handler.engine.router import Router
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions, EngineStats, OnEvent, SamplingParams, TokenEvent
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError, EngineLostError, PilotlightError
 
 logger = logging.getLogger(__name__)

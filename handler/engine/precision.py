@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handler.engine.cuda.linear import Fp8Linear, ScaledProduct, find_scaled_product, has_int8_product
 from handler.engine.linear import FloatLinear, Linear, PackedLinear
-from handler.engine.types import EngineOptions
+from handler.engine.options import EngineOptions
 from handler.errors import ConfigurationError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

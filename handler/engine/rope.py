@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from handler.engine.config import RopeConfig
+from handler.engine.rope_config import RopeConfig
 
 
 class RotaryEmbedding:

@@ -9,10 +9,12 @@ import torch
 
 from handler.engine.architecture import AnyDecoder
 from handler.engine.attention import PagedAttention
+from handler.engine.events import TokenLogprob
 from handler.engine.kv_cache import KvCache
 from handler.engine.logprobs import score_hidden, scored_chunks
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, Chunk, SampledToken, Sequence, TokenLogprob
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk, SampledToken
 
 
 class FinishedStep:

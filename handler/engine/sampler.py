@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from handler.engine.bad_words import BadWords
+from handler.engine.events import TokenLogprob
 from handler.engine.follower import Follower
 from handler.engine.logprobs import score
 from handler.engine.masks import Masks
 from handler.engine.penalties import Penalties
-from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk, SampledToken
 from handler.errors import EngineError, NothingLeftError
 
 CANDIDATES = 256

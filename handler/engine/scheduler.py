@@ -17,43 +17,34 @@ import itertools
 from bisect import insort
 from collections import deque
 
-from handler.engine.blocks import BlockPool, hash_block
+from handler.engine.block_tables import BlockTables
 from handler.engine.drafting import Drafter
+from handler.engine.recovery import Recovery
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk
 from handler.engine.suspects import Suspects
-from handler.engine.types import Batch, Chunk, Sequence
-
-_STEPS_TO_GROW = 64
-"""Steps that have to go well before one sequence more may run together, after there were too many."""
 
 
 class Scheduler:
     """Waiting and running sequences, both in the order of their rank.
 
-    Chunk borders and prefix hits lie on multiples of `tile` tokens, so that a prompt is computed in the same tiles
-    whatever runs beside it and however much of it was cached.
+    Chunk borders lie on multiples of the tables' `tile`, so that a prompt is computed in the same tiles whatever runs
+    beside it.
     """
 
     def __init__(
         self,
-        pool: BlockPool,
+        tables: BlockTables,
         *,
-        block_size: int,
-        tile: int,
         max_batch_size: int,
         prefill_chunk_tokens: int,
         drafter: Drafter | None = None,
     ) -> None:
-        assert tile % block_size == 0
-        assert prefill_chunk_tokens >= tile, "a chunk holds a tile at least"
-        self._pool = pool
-        self._block_size = block_size
-        self._tile = tile
-        self._max_batch_size = max_batch_size
-        self._room = max_batch_size  # sequences that may run together now
-        self._steps_until_growth = 0
-        self._suspects: Suspects | None = None
+        assert prefill_chunk_tokens >= tables.tile, "a chunk holds a tile at least"
+        self._tables = tables
         self._chunk_tokens = prefill_chunk_tokens
         self.drafter = drafter
+        self.recovery = Recovery(max_batch_size)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._arrivals = itertools.count()
@@ -77,16 +68,15 @@ class Scheduler:
         """Forget a sequence that ended or was cancelled, wherever it is, and free its blocks."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence)
+            self._tables.release(sequence)
         else:
             self.waiting.remove(sequence)
-        if self._suspects is not None:
-            self._suspects.drop(sequence)
+        if self.recovery.suspects is not None:
+            self.recovery.suspects.drop(sequence)
 
     def forget(self, sequence: Sequence) -> list[int]:
         """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
-        self._pool.withdraw(sequence.block_table)
-        return [block for block in sequence.block_table if not self._pool.is_shared(block)]
+        return self._tables.withdraw(sequence)
 
     def restart(self, failed: Batch) -> None:
         """Take back all steps that have not come to an end; the chunks of `failed` are those of one that failed.
@@ -98,19 +88,12 @@ class Scheduler:
         for sequence in self.waiting:  # some may have been preempted with a chunk in flight
             if sequence.num_chunks_in_flight:
                 sequence.rewind()
-        if len(failed) > 1:
-            self._suspects = Suspects(failed)
-            present = {*self.running, *self.waiting}
-            for chunk in failed:  # some may have ended while the step was in flight
-                if chunk.sequence not in present:
-                    self._suspects.drop(chunk.sequence)
-        elif self._suspects is not None:
-            self._suspects.is_found = True
+        self.recovery.accuse(failed, {*self.running, *self.waiting})
 
     @property
     def is_on_trial(self) -> bool:
         """Whether suspects run alone: each step is to be waited for then."""
-        return self._suspects is not None
+        return self.recovery.suspects is not None
 
     @property
     def needs_results(self) -> bool:
@@ -121,8 +104,8 @@ class Scheduler:
         """
         return any(
             sequence.num_pending_tokens
-            and not _will_end(sequence)
-            and (not _can_run_ahead(sequence) or self._is_worth_waiting(sequence))
+            and not sequence.will_end
+            and (not sequence.can_run_ahead or self._is_worth_waiting(sequence))
             for sequence in self.running
         )
 
@@ -144,8 +127,8 @@ class Scheduler:
         """
         sequence = chunk.sequence
         sequence.num_chunks_in_flight -= 1
-        if self._suspects is not None:
-            self._suspects.note(chunk, num_sampled)
+        if self.recovery.suspects is not None:
+            self.recovery.suspects.note(chunk, num_sampled)
         if num_sampled:
             sequence.num_pending_tokens -= 1 + len(chunk.draft)
         if not sequence.block_table:
@@ -154,27 +137,25 @@ class Scheduler:
         if chunk.draft and self.drafter is not None:
             self.drafter.finish(chunk, num_sampled)
             end = sequence.num_computed_tokens
-        self._extend_hashes(sequence, end // self._block_size)
-        for index in range(chunk.start // self._block_size, end // self._block_size):
-            self._pool.publish(sequence.block_table[index], sequence.block_hashes[index])
+        self._tables.publish(sequence, chunk.start, end)
 
     def _plan(self) -> Batch:
-        if self._suspects is not None:
-            chunk = self._next_trial(self._suspects)
+        if self.recovery.suspects is not None:
+            chunk = self._next_trial(self.recovery.suspects)
             if chunk is not None:
                 return [chunk]
-        if self._room < self._max_batch_size:
-            self._grow()
+        self.recovery.grow()
         batch: Batch = []
         budget = self._chunk_tokens
         index = 0
         while index < len(self.running):  # preemption shortens the list from its end
             sequence = self.running[index]
             length, budget = self._chunk_length(sequence, budget)
-            if length and self._reserve(sequence, length):
-                batch.append(Chunk(sequence, sequence.num_computed_tokens, length))
+            start = sequence.num_computed_tokens
+            if length and (self._tables.grow(sequence, start + length) or self._make_room(sequence, start + length)):
+                batch.append(Chunk(sequence, start, length))
             index += 1
-        while self.waiting and budget and len(self.running) < self._room:
+        while self.waiting and budget and len(self.running) < self.recovery.room:
             sequence = self.waiting[0]
             if not self._admit(sequence, budget):
                 break
@@ -197,28 +178,19 @@ class Scheduler:
                 self.waiting.remove(sequence)
                 insort(self.running, sequence, key=_rank)
             length, _ = self._chunk_length(sequence, self._chunk_tokens)
-            if self._reserve(sequence, length):
-                return Chunk(sequence, sequence.num_computed_tokens, length)
-        if not suspects.is_found:
-            self._room = -(-suspects.num_together // 2)
-            self._steps_until_growth = _STEPS_TO_GROW
-            for sequence in self.running[self._room :]:
-                self._preempt(sequence)
-        self._suspects = None
+            start = sequence.num_computed_tokens
+            if self._make_room(sequence, start + length):
+                return Chunk(sequence, start, length)
+        self.recovery.close()
+        for sequence in self.running[self.recovery.room :]:
+            self._preempt(sequence)
         return None
-
-    def _grow(self) -> None:
-        """A step goes on with fewer sequences than it might have; let there be one more now and then."""
-        self._steps_until_growth -= 1
-        if self._steps_until_growth <= 0:
-            self._room += 1
-            self._steps_until_growth = _STEPS_TO_GROW
 
     def _chunk_length(self, sequence: Sequence, budget: int) -> tuple[int, int]:
         """Tokens of the sequence to compute now, and what is left of the budget. One last token costs nothing."""
         start = sequence.num_computed_tokens
         if sequence.num_pending_tokens:
-            return int(_can_run_ahead(sequence)), budget
+            return int(sequence.can_run_ahead), budget
         remaining = len(sequence) - start
         if remaining == 1:
             return 1, budget
@@ -229,7 +201,8 @@ class Scheduler:
         """How many of `remaining` tokens from `start` on a budget allows: all of them, or whole tiles."""
         if remaining <= budget:
             return remaining
-        return max(0, (start + budget) // self._tile * self._tile - start)
+        tile = self._tables.tile
+        return max(0, (start + budget) // tile * tile - start)
 
     def _is_worth_waiting(self, sequence: Sequence) -> bool:
         return self.drafter is not None and self.drafter.is_worth_waiting(sequence, len(self.running))
@@ -241,59 +214,19 @@ class Scheduler:
         """
         if sequence.num_chunks_in_flight:
             return False  # preempted a step ago: its tokens are not complete, and its old chunk is not to be published
-        hits = self._find_prefix(sequence)
-        start = len(hits) * self._block_size
-        if not self._fitting(start, len(sequence) - start, budget):
+        prefix = self._tables.find_prefix(sequence)
+        start = len(prefix) * self._tables.block_size
+        if not self._fitting(start, len(sequence) - start, budget) or not self._tables.begin(sequence, prefix):
             return False
-        needed = -(-len(sequence) // self._block_size) - len(hits)
-        taken_from_cache = sum(1 for block in hits if not self._pool.is_used(block))
-        if needed + taken_from_cache > self._pool.num_available:
-            return False
-        for block in hits:
-            self._pool.share(block)
-        fresh = [self._pool.allocate() for _ in range(needed)]
-        sequence.block_table = hits + [block for block in fresh if block is not None]
-        sequence.num_computed_tokens = start
         if sequence.first_scheduled_s is None:  # what it finds of its own after a preemption is no hit
             sequence.cached_tokens = sequence.num_computed_tokens
             self.prefix_query_tokens += len(sequence)
             self.prefix_hit_tokens += sequence.num_computed_tokens
         return True
 
-    def _find_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks of the longest cached prefix in whole tiles, leaving at least one token to compute.
-
-        Rows whose logits are still to be reported are computed: the cache has none.
-        """
-        tile_blocks = self._tile // self._block_size
-        reusable = len(sequence) - 1
-        if sequence.num_scored_rows < sequence.num_rows_to_score:
-            reusable = sequence.num_scored_rows
-        most = reusable // self._tile * tile_blocks
-        self._extend_hashes(sequence, most)
-        hits: list[int] = []
-        for block_hash in sequence.block_hashes[:most]:
-            block = self._pool.lookup(block_hash)
-            if block is None:
-                break
-            hits.append(block)
-        return hits[: len(hits) // tile_blocks * tile_blocks]
-
-    def _extend_hashes(self, sequence: Sequence, count: int) -> None:
-        """Hash the sequence's first `count` blocks, as far as that has not been done."""
-        hashes, size = sequence.block_hashes, self._block_size
-        for index in range(len(hashes), count):
-            previous = hashes[-1] if hashes else b""
-            hashes.append(hash_block(previous, sequence.tokens[index * size : (index + 1) * size]))
-
-    def _reserve(self, sequence: Sequence, length: int) -> bool:
-        """Make room for `length` more tokens, preempting later ones in rank; False if it had to preempt itself."""
-        needed = -(-(sequence.num_computed_tokens + length) // self._block_size)
-        while len(sequence.block_table) < needed:
-            block = self._pool.allocate()
-            if block is not None:
-                sequence.block_table.append(block)
-                continue
+    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Have blocks for `num_tokens`, preempting later ones in rank; False if it had to preempt itself."""
+        while not self._tables.grow(sequence, num_tokens):
             last = self.running[-1]
             self._preempt(last)
             if last is sequence:
@@ -303,7 +236,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks; it waits in its place and keeps its tokens."""
         self.running.remove(sequence)
-        self._release(sequence)
+        self._tables.release(sequence)
         insort(self.waiting, sequence, key=_rank)
         self.num_preemptions += 1
 
@@ -313,21 +246,6 @@ class Scheduler:
         self.num_preemptions -= 1
         sequence.rewind()
 
-    def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.block_table)
-        sequence.block_table = []
-        sequence.num_computed_tokens = 0
-
 
 def _rank(sequence: Sequence) -> tuple[int, int]:
     return sequence.rank
-
-
-def _can_run_ahead(sequence: Sequence) -> bool:
-    """Whether the next step can go on with the token in flight, unknown as it is."""
-    return sequence.num_pending_tokens == 1 and not sequence.params.needs_history and not _will_end(sequence)
-
-
-def _will_end(sequence: Sequence) -> bool:
-    """Whether the tokens in flight are the last that the sequence may have."""
-    return sequence.num_output_tokens + sequence.num_pending_tokens >= sequence.params.max_tokens

@@ -19,9 +19,9 @@ from handler.conversation.output import (
 )
 from handler.conversation.planning import plan_conversation
 from handler.demand import Demand
+from handler.engine.events import TokenEvent
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.chat_conversation import conversation_of
 from handler.formats.format import Head, Plan, choice_error, reason_of

@@ -9,8 +9,9 @@ import msgspec
 from handler.choice import Choice
 from handler.conversation.output import OutputParser, ParserFactory
 from handler.demand import Demand
+from handler.engine.events import TokenEvent
 from handler.engine.loaded import LoadedModel
-from handler.engine.types import SamplingParams, TokenEvent
+from handler.engine.sampling_params import SamplingParams
 from handler.errors import PilotlightError
 from handler.generation import Generation
 from handler.http_errors import error_detail

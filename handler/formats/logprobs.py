@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from handler.engine.events import TokenLogprob
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import TokenLogprob
 from handler.schema.chat import ContentLogprob, TopLogprob
 
 

@@ -9,8 +9,8 @@ import msgspec
 
 from handler.choice import Choice
 from handler.conversation.output import OutputDelta, OutputParser, TextDelta
+from handler.engine.events import FinishReason, TokenEvent
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, TokenEvent
 from handler.errors import PilotlightError
 from handler.formats.format import Head, reason_of
 from handler.formats.logprobs import content_logprobs

@@ -9,7 +9,7 @@ import msgspec
 from handler.conversation.planning import plan_conversation
 from handler.demand import Demand
 from handler.engine.loaded import LoadedModel
-from handler.engine.types import SamplingParams
+from handler.engine.sampling_params import SamplingParams
 from handler.formats.format import Head, Plan
 from handler.formats.response_answer import ResponsesAnswer
 from handler.formats.response_input import conversation_of, output_spec

@@ -9,9 +9,9 @@ import msgspec
 
 from handler.choice import Choice
 from handler.demand import Demand
+from handler.engine.events import TokenEvent
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import TokenEvent
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.formats.format import Echo, Head, Plan, choice_error
 from handler.formats.text_logprobs import LogprobLists, joined

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from handler.engine.events import TokenLogprob
 from handler.engine.tokenizer import TextStream, Tokenizer
-from handler.engine.types import TokenLogprob
 from handler.formats.format import Echo
 from handler.schema.text import CompletionLogprobs
 

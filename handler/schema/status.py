@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from handler.boot import Phase
-from handler.engine.types import ModelInfo
+from handler.engine.status import ModelInfo
 
 Readiness = Literal["booting", "ready", "stopping", "failed", "stopped"]
 

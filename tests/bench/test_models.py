@@ -12,8 +12,8 @@ from bench.models import SHAPES, random_model, random_tensors, tensor_specs
 from handler.boot import BootTimeline
 from handler.engine.config import parse_config
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions
 from tests.engine.running import complete, generate, greedy
 
 

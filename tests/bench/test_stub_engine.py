@@ -9,8 +9,9 @@ import pytest
 
 from bench.stub_engine import WORDS, StubEngine
 from bench.stub_model import STUB_MODEL, stub_model, stub_snapshot, tokenizing_model
+from handler.engine.events import FinishReason, TokenEvent
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import FinishReason, SamplingParams, TokenEvent
 from handler.errors import EngineError
 from handler.requestlog.record import Status
 from tests.asgi import Application, Exchange

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from handler.cli.serve import engine_options, ensure_snapshot
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions
 from handler.errors import SnapshotError
 from handler.settings import Settings
 from tests.server import ServerProcess, free_port

@@ -15,9 +15,11 @@ from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.cuda.kernel_set import choose_kernels
 from handler.engine.cuda.runner import CudaRunner
+from handler.engine.events import TokenLogprob
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Manifest, Snapshot
-from handler.engine.types import EngineOptions, SamplingParams, TokenLogprob
 from tests.engine.cuda.running import generate_ahead, sequences_with_blocks
 from tests.engine.running import complete, complete_alone, greedy, run, submit
 from tests.tiny_models import VARIANTS, make_model, save_model

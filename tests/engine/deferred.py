@@ -6,7 +6,8 @@ from collections import deque
 
 from handler.engine.core import EngineCore
 from handler.engine.runner import TorchRunner
-from handler.engine.types import Batch, PendingStep, SampledToken, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, PendingStep, SampledToken
 
 
 class DeferredStep:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import random
 from collections import deque
 
-from handler.engine.types import Batch, Chunk, SampledToken, SamplingParams, Sequence, TokenLogprob
+from handler.engine.events import TokenLogprob
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch, Chunk, SampledToken
 
 VOCAB_SIZE = 12
 

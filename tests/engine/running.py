@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from handler.engine.core import EngineCore
-from handler.engine.types import FinishReason, SamplingParams, TokenEvent, TokenLogprob
+from handler.engine.events import FinishReason, TokenEvent, TokenLogprob
+from handler.engine.sampling_params import SamplingParams
 
 _ids = itertools.count()
 

@@ -10,8 +10,8 @@ from handler.boot import BootTimeline
 from handler.engine.architecture import OwnArchitecture, open_architecture
 from handler.engine.config import ModelConfig
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError, CorruptSnapshotError
 
 TinySnapshot = Callable[[str], Snapshot]

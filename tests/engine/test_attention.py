@@ -11,7 +11,9 @@ from torch import Tensor
 from handler.engine.attention import TILE, PagedAttention
 from handler.engine.config import parse_config
 from handler.engine.kv_cache import KvCache
-from handler.engine.types import Chunk, SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 

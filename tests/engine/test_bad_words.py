@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.engine.sampler import Sampler
-from handler.engine.types import SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
 from tests.conftest import LoadTiny
 from tests.engine.cuda.running import with_cuda_runner
 from tests.engine.running import complete, greedy

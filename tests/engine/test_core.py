@@ -13,9 +13,12 @@ import torch
 from handler.boot import BootTimeline
 from handler.engine.backend import tile_tokens
 from handler.engine.core import EngineCore
+from handler.engine.events import FinishReason
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions, EngineStats, FinishReason, SamplingParams
+from handler.engine.status import EngineStats
 from handler.errors import ConfigurationError, EngineError, SnapshotError
 from tests.conftest import LoadTiny
 from tests.engine.running import complete, greedy, run, submit

@@ -11,15 +11,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from handler.engine.block_tables import BlockTables
 from handler.engine.blocks import BlockPool
 from handler.engine.core import EngineCore
 from handler.engine.drafting import Drafter
+from handler.engine.events import FinishReason
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
+from handler.engine.sequence import Sequence
+from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, ModelInfo, SamplingParams, Sequence
 from tests.engine.hash_device import VOCAB_SIZE, HashDevice, completion
 from tests.tiny_models import byte_tokenizer
 
@@ -83,13 +87,12 @@ class Serving(RuleBasedStateMachine):
     ) -> None:
         self.most_urgent = most_urgent
         self.pool = BlockPool(1 + num_blocks)
+        tables = BlockTables(self.pool, block_size=BLOCK, tile=TILE)
         drafter = None
         if draft_tokens:
-            drafter = Drafter(self.pool, block_size=BLOCK, draft_tokens=draft_tokens, max_sequences=max_drafting)
+            drafter = Drafter(tables, draft_tokens=draft_tokens, max_sequences=max_drafting)
         self.scheduler = Scheduler(
-            self.pool,
-            block_size=BLOCK,
-            tile=TILE,
+            tables,
             max_batch_size=max_batch_size,
             prefill_chunk_tokens=chunk,
             drafter=drafter,

@@ -8,8 +8,8 @@ import torch
 
 from handler.engine import devices as devices_module
 from handler.engine.devices import Placement, control_group_cpus, enter_device, place_engines
+from handler.engine.options import EngineOptions
 from handler.engine.precision import resolve_precision
-from handler.engine.types import EngineOptions
 from handler.errors import ConfigurationError
 from tests.engine.conftest import num_threads
 

@@ -9,8 +9,8 @@ import pytest
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions
 from tests.conftest import LoadTiny
 from tests.engine.conftest import LoadReference
 from tests.engine.running import complete, complete_alone, generate, greedy, likeliest_next

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from handler.engine.core import EngineCore
+from handler.engine.events import FinishReason
 from handler.engine.faults import is_device_lost
-from handler.engine.types import Batch, FinishReason, SamplingParams
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.step import Batch
 from handler.errors import EngineLostError
 from tests.conftest import LoadTiny
 from tests.engine.deferred import defer
@@ -133,6 +135,20 @@ def test_a_suspect_may_be_cancelled(load_tiny: LoadTiny) -> None:
     completions = run(core)
     wanted = expected(load_tiny)
     assert tokens_of(completions, [ids[1], ids[3]]) == [wanted[1], wanted[3]]
+
+
+def test_suspects_who_all_leave_before_their_turn_take_no_room_with_them(load_tiny: LoadTiny) -> None:
+    core = load_tiny(**OPTIONS)
+    ids = submit_all(core)
+    faults = Faults(core, lambda batch: len(batch) > 1 and not faults.failed)
+    while not faults.failed:
+        core.step()
+    for sequence_id in ids:
+        core.cancel(sequence_id)
+    again = submit_all(core)
+    completions = run(core)
+    assert tokens_of(completions, again) == expected(load_tiny)
+    assert faults.sizes.index(4, 1) < 10, "they run together at once"
 
 
 @pytest.mark.parametrize("runs_ahead", [False, True])

@@ -19,8 +19,8 @@ from handler.engine.architecture import open_architecture
 from handler.engine.chat_template import read_chat_template
 from handler.engine.config import read_config
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
 from handler.engine.snapshot import MANIFEST_FILE, Snapshot, open_snapshot
-from handler.engine.types import EngineOptions
 from handler.engine.weights.gguf import GgufFile
 from handler.engine.weights.safetensors import INDEX_FILE, SINGLE_FILE, iter_tensors
 from handler.errors import CorruptSnapshotError, SnapshotError, UnsupportedModelError

@@ -5,9 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from handler.engine.events import FinishReason, TokenEvent, TokenLogprob
 from handler.engine.output import SequenceOutput
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import SampledToken
 from handler.engine.tokenizer import Tokenizer
-from handler.engine.types import FinishReason, SampledToken, SamplingParams, Sequence, TokenEvent, TokenLogprob
 from tests.tiny_models import END_TOKEN, byte_tokenizer
 
 EURO = list("€".encode())

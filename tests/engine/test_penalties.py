@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from handler.engine.penalties import Penalties
-from handler.engine.types import SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
 
 VOCAB = 900
 CPU = torch.device("cpu")

@@ -17,11 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from handler.boot import BootTimeline
 from handler.engine.devices import Placement
-from handler.engine.engine import DeviceStatus, EngineState, Handle
+from handler.engine.events import FinishReason, OnEvent, TokenEvent
+from handler.engine.listeners import Handle
+from handler.engine.options import EngineOptions
 from handler.engine.pool import EnginePool, add_stats
 from handler.engine.router import PREFIX_TOKENS
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions, EngineStats, FinishReason, OnEvent, SamplingParams, TokenEvent
+from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import ConfigurationError, EngineError, EngineLostError, PilotlightError
 from tests.engine.running import generate, greedy
 from tests.tiny_models import make_model

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from handler.engine.events import FinishReason, TokenLogprob
 from handler.engine.native.library import load_library
 from handler.engine.runner import TorchRunner
-from handler.engine.types import FinishReason, SamplingParams, TokenLogprob
+from handler.engine.sampling_params import SamplingParams
 from tests.conftest import LoadTiny
 from tests.engine.cuda.running import with_cuda_runner
 from tests.engine.deferred import defer

@@ -14,9 +14,12 @@ from handler.engine.loading import load_core
 from handler.engine.native.decoder import NativeDecoder
 from handler.engine.native.library import load_library
 from handler.engine.native.runner import NativeRunner
+from handler.engine.options import EngineOptions
 from handler.engine.runner import TorchRunner
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import Chunk, EngineOptions, SamplingParams, Sequence
+from handler.engine.step import Chunk
 from handler.errors import ConfigurationError
 
 LICENSE = Path(__file__).parent.parent.parent / "LICENSE"

@@ -8,8 +8,9 @@ import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from handler.engine.config import RopeConfig, parse_config
+from handler.engine.config import parse_config
 from handler.engine.rope import RotaryEmbedding, inverse_frequencies, rotate
+from handler.engine.rope_config import RopeConfig
 
 HEAD_DIM = 64
 LLAMA31 = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from handler.engine.core import EngineCore
-from handler.engine.types import FinishReason, SamplingParams
+from handler.engine.events import FinishReason
+from handler.engine.sampling_params import SamplingParams
 from tests.conftest import LoadTiny
 from tests.engine.deferred import defer
 from tests.engine.running import Completion, complete, complete_alone, greedy, run, submit

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from handler.engine import sampler as sampler_module
 from handler.engine.sampler import Sampler, _argmax
-from handler.engine.types import Chunk, SampledToken, SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk, SampledToken
 
 VOCAB = 400
 END = 399

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from handler.engine.block_tables import BlockTables
 from handler.engine.blocks import BlockPool
 from handler.engine.drafting import Drafter
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
-from handler.engine.types import Batch, SamplingParams, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch
 
 BLOCK, TILE = 4, 8
 MAX_LEN = 64
@@ -20,13 +23,12 @@ def make(
     num_blocks: int = 1 + 64, max_batch_size: int = 4, chunk_tokens: int = 16, draft_tokens: int = 0
 ) -> tuple[BlockPool, Scheduler]:
     pool = BlockPool(num_blocks)
+    tables = BlockTables(pool, block_size=BLOCK, tile=TILE)
     scheduler = Scheduler(
-        pool,
-        block_size=BLOCK,
-        tile=TILE,
+        tables,
         max_batch_size=max_batch_size,
         prefill_chunk_tokens=chunk_tokens,
-        drafter=Drafter(pool, block_size=BLOCK, draft_tokens=draft_tokens, max_sequences=3) if draft_tokens else None,
+        drafter=Drafter(tables, draft_tokens=draft_tokens, max_sequences=3) if draft_tokens else None,
     )
     return pool, scheduler
 

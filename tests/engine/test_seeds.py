@@ -10,8 +10,9 @@ import pytest
 from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.loading import load_core
+from handler.engine.options import EngineOptions
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import EngineOptions, SamplingParams
 from tests.conftest import LoadTiny
 from tests.engine.running import Completion, complete, run, submit
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from handler.engine.core import EngineCore
+from handler.engine.events import FinishReason
 from handler.engine.native.decoder import NativeDecoder
-from handler.engine.types import FinishReason, SamplingParams
+from handler.engine.sampling_params import SamplingParams
 from tests.conftest import LoadTiny
 from tests.engine.checkpoints import checkpoint
 from tests.engine.deferred import defer

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from handler.engine.core import EngineCore
+from handler.engine.events import FinishReason
 from handler.engine.grammar import Grammar, GrammarKind, GrammarSpec
-from handler.engine.types import FinishReason, SamplingParams
+from handler.engine.sampling_params import SamplingParams
 from tests.conftest import LoadTiny
 from tests.engine.deferred import defer
 from tests.engine.random_schemas import random_schema

@@ -18,9 +18,10 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from handler.conversation.call_parser import CallParser
-from handler.engine.engine import Handle
+from handler.engine.events import FinishReason, OnEvent, TokenEvent, TokenLogprob
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.tool_syntax import ToolSyntax
-from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
 from handler.errors import DeadlineExceededError
 from handler.formats.format import Head, Plan
 from handler.formats.response_answer import ResponsesAnswer

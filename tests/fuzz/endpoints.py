@@ -18,10 +18,11 @@ from bench.stub_engine import StubEngine
 from bench.stub_model import tokenizing_model
 from handler.app import create_app
 from handler.boot import BootTimeline
-from handler.engine.engine import Handle
+from handler.engine.events import FinishReason, OnEvent, TokenEvent, TokenLogprob
 from handler.engine.grammar import Grammar, GrammarCompiler, GrammarSpec
+from handler.engine.listeners import Handle
+from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
-from handler.engine.types import FinishReason, OnEvent, SamplingParams, TokenEvent, TokenLogprob
 from handler.errors import InvalidRequestError
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool

@@ -9,7 +9,8 @@ from handler.engine.cuda.inputs import HostInputs
 from handler.engine.cuda.pending import Draw
 from handler.engine.cuda.sampling import Mode, mode_of
 from handler.engine.cuda.slots import PADDING_SLOT, SlotTable
-from handler.engine.types import Chunk, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk
 
 
 class Assembly:

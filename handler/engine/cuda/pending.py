@@ -12,9 +12,11 @@ from torch import Tensor
 
 from handler.engine.cuda.clock import HostClock
 from handler.engine.cuda.sampling import NO_CHOICE
+from handler.engine.events import TokenLogprob
 from handler.engine.logprobs import Scores
 from handler.engine.sampler import Sampler, not_finite
-from handler.engine.types import SampledToken, Sequence, TokenLogprob
+from handler.engine.sequence import Sequence
+from handler.engine.step import SampledToken
 
 
 class Draw(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ from handler.engine.kv_cache import KvCache
 from handler.engine.logprobs import Scores, score_hidden, scored_chunks
 from handler.engine.model import Decoder
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, Chunk
+from handler.engine.step import Batch, Chunk
 
 
 class Shape(msgspec.Struct, frozen=True):

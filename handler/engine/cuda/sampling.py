@@ -14,7 +14,7 @@ from torch import Tensor
 
 from handler.engine.cuda.inputs import DeviceInputs
 from handler.engine.sampler import CANDIDATES
-from handler.engine.types import SamplingParams
+from handler.engine.sampling_params import SamplingParams
 
 
 class Mode(enum.IntEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from handler.engine.types import Sequence
+from handler.engine.sequence import Sequence
 
 PADDING_SLOT = 0
 """Belongs to no sequence: its block table is all padding, its last token is nobody's."""

@@ -12,7 +12,8 @@ from handler.engine.logprobs import score_hidden, scored_chunks
 from handler.engine.native.decoder import NativeDecoder, Span
 from handler.engine.runner import FinishedStep
 from handler.engine.sampler import Sampler
-from handler.engine.types import Batch, Sequence
+from handler.engine.sequence import Sequence
+from handler.engine.step import Batch
 
 
 class NativeRunner:

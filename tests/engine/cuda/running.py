@@ -12,7 +12,9 @@ from handler.engine.core import EngineCore
 from handler.engine.cuda.kernel_set import KernelSet, plain_kernels
 from handler.engine.cuda.runner import CudaRunner
 from handler.engine.kv_cache import KvCache
-from handler.engine.types import Chunk, SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk
 
 T = TypeVar("T")
 

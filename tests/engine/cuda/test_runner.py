@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from handler.engine.cuda.kernel_set import choose_kernels
-from handler.engine.types import Chunk, SamplingParams
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.step import Chunk
 from tests.conftest import LoadTiny
 from tests.engine.cuda.running import CountedCapture, generate_ahead, sequences_with_blocks, with_cuda_runner
 from tests.engine.running import complete, greedy, run, submit

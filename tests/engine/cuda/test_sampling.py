@@ -14,7 +14,8 @@ from handler.engine.cuda.inputs import DeviceInputs, HostInputs
 from handler.engine.cuda.kernel_set import torch_argmax
 from handler.engine.cuda.sampling import NO_CHOICE, Mode, choose, mode_of
 from handler.engine.sampler import Sampler
-from handler.engine.types import SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
 
 CPU = torch.device("cpu")
 

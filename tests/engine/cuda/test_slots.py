@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.engine.cuda.slots import PADDING_SLOT, SlotTable
-from handler.engine.types import SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
 
 WIDTH = 6
 

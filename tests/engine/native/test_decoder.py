@@ -18,7 +18,9 @@ from handler.engine.native.decoder import NativeDecoder, Span
 from handler.engine.native.library import load_library
 from handler.engine.precision import Precision
 from handler.engine.quantised import quantised_tensors
-from handler.engine.types import Chunk, SamplingParams, Sequence
+from handler.engine.sampling_params import SamplingParams
+from handler.engine.sequence import Sequence
+from handler.engine.step import Chunk
 from handler.errors import ConfigurationError
 from tests.conftest import LoadTiny
 from tests.engine.checkpoints import checkpoint

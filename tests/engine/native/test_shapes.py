@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from handler.engine.config import ModelConfig, RopeConfig
+from handler.engine.config import ModelConfig
 from handler.engine.native.decoder import NativeDecoder, Span
 from handler.engine.native.library import load_library
 from handler.engine.parameters import parameters
 from handler.engine.quantised import quantised_tensors
+from handler.engine.rope_config import RopeConfig
 from tests.engine.native.test_decoder import NUM_BLOCKS, by_torch, table
 
 pytestmark = pytest.mark.skipif(load_library() is None, reason="no int8 kernels: no C compiler, or no AVX-512 VNNI")
