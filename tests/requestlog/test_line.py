@@ -106,3 +106,9 @@ def test_nothing_is_left_behind_by_encoding():
         encode(entries)
     gc.collect()
     assert len(gc.get_objects()) < before + 100
+
+
+def test_a_number_that_has_no_text_is_refused_by_name():
+    record = msgspec.structs.replace(make_record(1), prompt={"n": 10**5000})
+    with pytest.raises(SpoolError, match=f"record of request {record.request_id} cannot be encoded"):
+        encode([record])
