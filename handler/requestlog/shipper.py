@@ -48,7 +48,7 @@ class Shipping(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int = 4
     batch_records: int = 2000
     batch_bytes: int = 1024 * 1024
-    interval_s: float = 0.2
+    interval_s: float = 1.0
     connect_timeout_s: float = 10.0
     statement_timeout_s: float = 30.0
     longest_pause_s: float = 15.0
