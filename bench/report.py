@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.environment import Environment
 from bench.result import Result
 from bench.stats import Summary
 
@@ -16,17 +17,8 @@ _WIDTH_OF_A_PIPE = 160
 
 def show(result: Result) -> None:
     """Print environment, figures, ratios, profile and failures to stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_PIPE
-    environment = result.environment
-    cards = "".join(f", {gpu.name} (driver {gpu.driver})" for gpu in environment.gpus)
-    console.print(
-        f"{environment.cpu_model}, {environment.num_cpus} CPUs{cards}; torch {environment.packages.get('torch')}; "
-        f"commit {environment.commit}{' (modified)' if environment.is_modified else ''}; "
-        f"load {environment.load_average[0]:.2f}; {result.plan['rounds']} rounds",
-        markup=False,
-    )
+    console = open_console()
+    console.print(f"{describe(result.environment)}; {result.plan['rounds']} rounds", markup=False)
     for contender, metrics in sorted(result.summary.items()):
         console.print(_table(contender, {name: _cell(name, summary) for name, summary in sorted(metrics.items())}))
     if result.ratios:
@@ -35,6 +27,24 @@ def show(result: Result) -> None:
         console.print(_table(f"a step of {size}, by stage", _stages(profile), ""))
     for failure in result.failures:
         console.print(f"failed: {failure.contender}, round {failure.round_number + 1}: {failure.error}", markup=False)
+
+
+def open_console() -> Console:
+    """Where tables go: a terminal as wide as it is, or a pipe."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_PIPE
+    return console
+
+
+def describe(environment: Environment) -> str:
+    """On what and of what code a measurement is, in a line."""
+    cards = "".join(f", {gpu.name} (driver {gpu.driver})" for gpu in environment.gpus)
+    return (
+        f"{environment.cpu_model}, {environment.num_cpus} CPUs{cards}; torch {environment.packages.get('torch')}; "
+        f"commit {environment.commit}{' (modified)' if environment.is_modified else ''}; "
+        f"load {environment.load_average[0]:.2f}"
+    )
 
 
 def _table(title: str, rows: dict[str, str], header: str = "median (low to high)") -> Table:

@@ -88,12 +88,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
 
 
-def encode_result(result: Result) -> bytes:
-    """One JSON object on one line."""
+def encode_result(result: msgspec.Struct) -> bytes:
+    """One JSON object on one line, of this or another kind of result."""
     return msgspec.json.encode(_publishable(result)) + b"\n"
 
 
-def write_result(result: Result, path: Path) -> None:
+def write_result(result: msgspec.Struct, path: Path) -> None:
     """Write the result where a person may read it too.
 
     Raises:

@@ -8,8 +8,9 @@ finds a free place, or nobody waiting, is not refused for its size.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -19,8 +20,8 @@ from handler.occupancy import Occupancy, Stay
 
 _PROMISED_SHARE = 2 / 3
 """Of QUEUE_TIMEOUT: who is expected to wait longer is refused, so that a wait may take half as long again."""
-_LARGE_BODY_BYTES = 64 * 1024
-"""Reading and decoding more than this takes a millisecond and upwards, which is much for a refusal."""
+LARGE_BODY_BYTES = 64 * 1024
+"""Up to here decoding takes a fraction of a millisecond, whatever the body holds; more is much for a refusal."""
 _LEAST_RETRY_S = 1.0
 
 
@@ -54,6 +55,7 @@ class Admission:
         self._running = running
         self._limits = limits
         self._has_refused = False  # the last one that had to ask whether there is room
+        self._num_beside = 0
         self.occupancy = Occupancy(expectations)
         self.is_ready = False
         self.is_stopping = False
@@ -76,7 +78,7 @@ class Admission:
         if not self.occupancy.num_waiting:
             self._has_refused = False
         self._check_number(1)
-        if self.occupancy.num_waiting and body_bytes is not None and body_bytes > _LARGE_BODY_BYTES:
+        if self.occupancy.num_waiting and body_bytes is not None and body_bytes > LARGE_BODY_BYTES:
             self._check_queue(0, 0)
 
     def admit(self, demand: Demand, body_bytes: int) -> Stay:
@@ -99,6 +101,26 @@ class Admission:
         if self.occupancy.num_waiting:
             self._check_queue(sequences * stay.tokens_each, demand.priority)
         return stay
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """Let in a request that takes no place: it makes no sequence, or its large body has to be decoded first.
+
+        As many as may wait and run, so that those who wait for a thread, or for the boot, are bounded as well.
+
+        Raises:
+            StoppingError: the function is draining.
+            OverloadedError, StartingError: that many are there.
+        """
+        if self.is_stopping:
+            raise _stopping()
+        if self._num_beside >= self._places() + self._limits.sequences:
+            raise self._full("Too many requests are being read")
+        self._num_beside += 1
+        try:
+            yield
+        finally:
+            self._num_beside -= 1
 
     def expected_wait_s(self, priority: int | None = None) -> float | None:
         """Seconds until a request of that priority, or one behind all others, would begin. None: nothing is known yet.

@@ -11,6 +11,7 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from handler.admission import LARGE_BODY_BYTES
 from handler.body import read_body
 from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
@@ -27,8 +28,6 @@ from handler.trace import RequestTrace, header, trace_of
 _LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
 """Up to here tokenizing holds the loop for part of a millisecond; a thread costs it 0.1 ms, and a wait in line."""
-_LARGE_BODY_BYTES = 64 * 1024
-"""Up to here decoding holds the loop for a fraction of a millisecond, whatever the body holds."""
 _MANY_LOGPROBS = 256
 """Lists of more tokens are written in a thread: thousands, each with 20 alternatives, would hold the loop too long."""
 
@@ -87,7 +86,11 @@ class CompletionEndpoint(Generic[RequestT]):
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply, interruption: Interruption) -> None:
         service, form, size = self._service, self._format, len(body)
         self._departures.begin(interruption, service.loop)
-        request = form.decode(body) if size <= _LARGE_BODY_BYTES else await service.in_thread(form.decode, body)
+        if size <= LARGE_BODY_BYTES:
+            request = form.decode(body)
+        else:
+            with service.admission.beside():
+                request = await service.in_thread(form.decode, body)
         del body
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)

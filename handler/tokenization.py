@@ -1,6 +1,6 @@
 """POST /tokenize and /detokenize: text to tokens and back, without the engine. Event loop and thread pool.
 
-They hold no place in the queue, for they make no sequence.
+They hold no place in the queue, for they make no sequence; how many there may be at once is bounded all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from handler.admission import LARGE_BODY_BYTES
 from handler.body import read_body_in_time
 from handler.conversation.conversation import Conversation, TemplateOptions
 from handler.conversation.messages import template_messages
@@ -30,7 +31,7 @@ from handler.schema.tokens import (
     Tokens,
 )
 from handler.service import Service
-from handler.trace import trace_of
+from handler.trace import RequestTrace, trace_of
 
 _TokenizeRequest = TokenizeTextRequest | TokenizeChatRequest
 RequestT = TypeVar("RequestT", TokenizeTextRequest | TokenizeChatRequest, DetokenizeRequest)
@@ -58,14 +59,19 @@ class TokenizationEndpoint(Generic[RequestT]):
         """Answer one request."""
         service = self._service
         body = await read_body_in_time(scope, receive, service.settings)
-        asked = self._direction.decode(body)
-        trace_of(scope).model_name = asked.model
+        async with interruptible(receive, self._deadlines):
+            with service.admission.beside():
+                answer = await self._answer(body, trace_of(scope))
+        await Response(encode_json(answer), media_type="application/json")(scope, receive, send)
+
+    async def _answer(self, body: bytes, trace: RequestTrace) -> msgspec.Struct:
+        service, direction = self._service, self._direction
+        is_large = len(body) > LARGE_BODY_BYTES
+        asked = await service.in_thread(direction.decode, body) if is_large else direction.decode(body)
+        trace.model_name = asked.model
         if asked.model is not None:
             service.check_model_name(asked.model)
-        async with interruptible(receive, self._deadlines):
-            model = await service.model()
-            answer = await service.in_thread(self._direction.compute, asked, model)
-        await Response(encode_json(answer), media_type="application/json")(scope, receive, send)
+        return await service.in_thread(direction.compute, asked, await service.model())
 
 
 def _decode_tokenize(body: bytes) -> _TokenizeRequest:

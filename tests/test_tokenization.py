@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from handler.admission import LARGE_BODY_BYTES
 from handler.engine.snapshot import Snapshot
 from tests.asgi import Application
-from tests.server import ServerProcess
+from tests.server import ServerProcess, until
 
 MODEL = "smollm2-135m"
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
@@ -134,3 +136,36 @@ async def test_waiting_for_the_model_ends_at_the_deadline(tiny_served: Snapshot,
         response = await application.client.post("/tokenize", json={"prompt": "a"})
         assert (response.status_code, response.json()["error"]["type"]) == (504, "timeout_error")
         application.service._booted.set()
+
+
+async def test_no_more_are_read_at_once_than_may_wait_and_run(tiny_served: Snapshot, tmp_path: Path) -> None:
+    limits = {"MAX_BATCH_SIZE": "2", "MAX_QUEUED_REQUESTS": "1"}
+    large = {"prompt": "a " * LARGE_BODY_BYTES}
+    async with Application(tiny_served, tmp_path, limits) as application:
+
+        async def all_wait() -> bool | None:
+            return application.service.admission._num_beside == 3 or None
+
+        post = application.client.post
+        application.service._booted.clear()
+        waiting = [asyncio.create_task(post("/tokenize", json={"prompt": "a"})) for _ in range(3)]
+        await until(all_wait, "three requests wait for the model")
+        for path, body in (
+            ("/tokenize", {"prompt": "a"}),
+            ("/detokenize", {"tokens": [65]}),
+            ("/v1/completions", large),
+        ):
+            refused = await post(path, json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded"), refused.text
+            assert int(refused.headers["retry-after"]) >= 1
+        application.service._booted.set()
+        assert {(await task).status_code for task in waiting} == {200}
+        tokens = (await post("/tokenize", json=large)).json()
+        assert tokens["count"] == 2 * LARGE_BODY_BYTES
+
+
+async def test_a_function_that_stops_reads_nothing_more(application: Application) -> None:
+    application.service.admission.is_stopping = True
+    response = await application.client.post("/tokenize", json={"prompt": "a"})
+    assert response.status_code == 503
+    assert "retry-after" in response.headers

@@ -10,12 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.environment import Environment, look_around
-from bench.errors import BenchError
+from bench.report import describe, open_console
+from bench.result import encode_result, write_result
 from bench.soak.balance import Line, balance_sheet, is_balanced
 from bench.soak.plan import Plan
 from bench.soak.samples import Sample
@@ -23,7 +23,6 @@ from bench.soak.soak import run_soak
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 
-_WIDTH_OF_A_PIPE = 160
 _MARKS = {True: "yes", False: "NO", None: ""}
 
 
@@ -82,28 +81,20 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         samples=outcome.samples,
         balanced=is_balanced(sheet),
     )
-    encoded = msgspec.json.encode(result) + b"\n"
     if args.out is not None:
-        try:
-            args.out.write_bytes(encoded)
-        except OSError as error:
-            raise BenchError(f"{args.out} cannot be written: {error.strerror}") from error
+        write_result(result, args.out)
     if args.json:
-        sys.stdout.write(encoded.decode())
+        sys.stdout.write(encode_result(result).decode())
     else:
         _show(result)
     return 0 if result.balanced else 1
 
 
 def _show(result: SoakResult) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_PIPE
-    environment = result.environment
+    console = open_console()
+    plan = result.plan
     console.print(
-        f"{environment.cpu_model}, {environment.num_cpus} CPUs; commit {environment.commit}"
-        f"{' (modified)' if environment.is_modified else ''}; {result.plan.seconds / 60:g} minutes, "
-        f"{result.plan.clients} clients, seed {result.plan.seed}",
+        f"{describe(result.environment)}; {plan.seconds / 60:g} minutes, {plan.clients} clients, seed {plan.seed}",
         markup=False,
     )
     outages = ", ".join(f"{count} x {kind}" for kind, count in sorted(result.outages.items()))
