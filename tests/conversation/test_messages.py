@@ -9,6 +9,9 @@ from handler.conversation.messages import check_calls, template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.messages import ChatMessage
 
+DEEP = '{"a":' * 260 + "1" + "}" * 260
+"""Valid, and too deep for what templates do with it."""
+
 
 def shaped(*messages: dict[str, Any]) -> list[dict[str, Any]]:
     return template_messages(msgspec.convert(list(messages), list[ChatMessage]))
@@ -57,7 +60,7 @@ def test_a_message_without_calls_has_no_such_key() -> None:
         ]
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "3", '"{}"', "{'a': 1}", "{}x", "[" * 100_000])
+@pytest.mark.parametrize("arguments", ["{", "[1]", "3", '"{}"', "{'a': 1}", "{}x", "[" * 100_000, DEEP])
 def test_arguments_that_are_no_object_are_refused_by_their_path(arguments: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         shaped({"role": "user", "content": "x"}, calling(arguments))

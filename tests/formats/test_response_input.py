@@ -159,6 +159,8 @@ def test_members_that_mean_nothing_here_are_null_or_refused(path: str) -> None:
         ({"items": [call("c"), output("c", name="g")]}, "input[1].name", "is of 'f'"),
         ({"items": [call("c", arguments="nonsense"), output("c")]}, "input[0].arguments", "not a JSON object"),
         ({"items": [call("c", arguments="[1]"), output("c")]}, "input[0].arguments", "not a JSON object"),
+        ({"items": [call("c", arguments='{"a":' * 260 + "1" + "}" * 260), output("c")]}, "input[0].arguments",
+         "nested too deeply"),
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tool_choice": {"type": "function", "name": "h"}, "tools": TOOLS}, "tool_choice.name", "not among tools"),
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "h"}]},
