@@ -28,11 +28,13 @@ from handler.engine.snapshot import find_snapshot
 from handler.engine.step import Batch
 from handler.logs import configure_logging
 from handler.occupancy import Occupancy
+from handler.requestlog.embedded import EmbeddedPostgres
 from handler.settings import Settings
 from tests.server import ServerProcess
 
 NO_MEMORY, LOST, HANG = "\x01", "\x02", "\x03"
 STEP_S, BOOT_S, LOST_GRACE_S, STALL_S = "TEST_STEP_S", "TEST_BOOT_S", "TEST_LOST_GRACE_S", "TEST_STALL_S"
+SLOW_STOP = "TEST_SLOW_STOP"
 
 
 class FaultyServer(ServerProcess):
@@ -77,6 +79,13 @@ class FaultyEngine(Engine):
         return core
 
 
+def stop_slowly(_: EmbeddedPostgres) -> None:
+    """As a database with a long last checkpoint; but say that it has begun."""
+    sys.stdout.write(json.dumps({"message": "stopping the database"}) + "\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
 def count(*_: object) -> None:
     """Print what the process holds, as a line of its log."""
     num_cyclic = gc.collect()
@@ -101,6 +110,8 @@ def main() -> int:
     timeline = BootTimeline()
     configure_logging(settings.log_level)
     signal.signal(signal.SIGUSR1, count)
+    if SLOW_STOP in os.environ:
+        EmbeddedPostgres.stop = stop_slowly  # type: ignore[method-assign]
     snapshot = find_snapshot(settings.model_name, settings.pilotlight_home)
     engine = EnginePool(snapshot, engine_options(settings), timeline, engine_type=FaultyEngine)
     return serve(

@@ -15,7 +15,7 @@ import pytest
 
 from handler.engine.snapshot import Snapshot
 from handler.requestlog.record import Status
-from tests.faulty_server import HANG, LOST, LOST_GRACE_S, NO_MEMORY, STEP_S, FaultyServer
+from tests.faulty_server import HANG, LOST, LOST_GRACE_S, NO_MEMORY, SLOW_STOP, STEP_S, FaultyServer
 from tests.server import DEADLINE_S, until
 from tests.test_boot_wait import spooled
 
@@ -114,3 +114,13 @@ async def test_an_engine_that_is_lost_ends_everything_and_then_the_process(
     assert rows["streamed"].completion_tokens
     assert (rows["fatal"].status, rows["fatal"].http_status) == (Status.ERROR, 503)
     assert (rows["late"].status, rows["late"].http_status) == (Status.REJECTED, 503)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_at_the_very_end_changes_no_exit_code(number: int, environ: dict[str, str]) -> None:
+    del environ["DATABASE_URL"]
+    with FaultyServer(environ | {LOST_GRACE_S: "0.1", SLOW_STOP: "1"}) as process:
+        async with client_of(process) as client:
+            await client.post(PATH, json=asking(f"Once {LOST}"))
+        await asyncio.to_thread(process.entry, "stopping the database", 1)
+        assert await asyncio.to_thread(process.stop, number) == 3

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -105,6 +106,9 @@ def serve(
     server = DrainingServer(
         uvicorn_config(app, settings, stall_timeout_s), service, settings.drain_timeout, lost_grace_s
     )
+    # Before uvicorn takes over, and again once it has given them back.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(_leave_as, service))
     try:
         server.run(sockets=[listener])
     finally:
@@ -186,6 +190,14 @@ def _leave_at_once(service: Service) -> NoReturn:
     logger.error("exit code %d: the engine was lost: %s", EXIT_LOST, service.loss)
     logging.shutdown()
     os._exit(EXIT_LOST)
+
+
+def _leave_as(service: Service, sig: int, _: FrameType | None) -> NoReturn:
+    """Wait no longer for what ends by itself, as the embedded database does, and say the same as if we had waited."""
+    logger.info("stopping", extra={FIELDS: {"signal": signal.Signals(sig).name}})
+    if service.is_lost:
+        _leave_at_once(service)
+    raise SystemExit(exit_code(service))
 
 
 def _leave(sig: int, _: FrameType | None) -> NoReturn:

@@ -85,6 +85,11 @@ class BlockTables:
         self._pool.withdraw(sequence.block_table)
         return [block for block in sequence.block_table if not self._pool.is_shared(block)]
 
+    def unpublished(self, sequence: Sequence) -> list[int]:
+        """Its blocks that nobody else has or finds: all that a step may have written and not brought to its end."""
+        pool = self._pool
+        return [block for block in sequence.block_table if not (pool.is_published(block) or pool.is_shared(block))]
+
     def release(self, sequence: Sequence) -> None:
         """Take all its blocks, and with them what was computed."""
         self._pool.release(sequence.block_table)

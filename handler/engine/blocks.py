@@ -70,6 +70,10 @@ class BlockPool:
         """Whether more than one sequence holds the block."""
         return self._references[block] > 1
 
+    def is_published(self, block: int) -> bool:
+        """Whether `lookup` finds the block."""
+        return block in self._hash_of
+
     def share(self, block: int) -> None:
         """Take one more reference on a block that `lookup` found."""
         self._unused.pop(block, None)

@@ -220,13 +220,14 @@ class EngineCore:
         Steps in flight are taken back too: they would be told apart from the failed one only by what they leave.
         """
         cause, batch = self._recovery.examine(failure), failure.batch
+        sequence = batch[0].sequence if len(batch) == 1 else None
         self._abandon_steps()
-        self._scheduler.restart(batch)
-        if len(batch) > 1:
-            return
-        sequence = batch[0].sequence
-        if sequence.id in self._sequences:
-            self._clear(sequence)
+        if sequence is not None:
+            self._scheduler.forget(sequence)  # while it has its blocks: `restart` takes them
+        tainted = self._scheduler.restart(batch)
+        if tainted:
+            self._runner.clear(tainted)
+        if sequence is not None and sequence.id in self._sequences:
             self._yielded.append((sequence.id, failure_event(cause)))
             self.cancel(sequence.id)
 

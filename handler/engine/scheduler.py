@@ -78,17 +78,21 @@ class Scheduler:
         """Let nobody find what was computed for a sequence that failed, and return the blocks that are its alone."""
         return self._tables.withdraw(sequence)
 
-    def restart(self, failed: Batch) -> None:
+    def restart(self, failed: Batch) -> list[int]:
         """Take back all steps that have not come to an end; the chunks of `failed` are those of one that failed.
 
-        Its sequences are suspects from now on. If it had one only, that is to blame, and must be removed.
+        Its sequences are suspects from now on. If it had one only, that is to blame, and must be removed. Returns the
+        blocks that are free now and may hold anything.
         """
+        tainted: list[int] = []
         for sequence in [each for each in self.running if each.num_chunks_in_flight]:
+            tainted += self._tables.unpublished(sequence)
             self._put_back(sequence)
         for sequence in self.waiting:  # some may have been preempted with a chunk in flight
             if sequence.num_chunks_in_flight:
                 sequence.rewind()
         self.recovery.accuse(failed, {*self.running, *self.waiting})
+        return tainted
 
     @property
     def is_on_trial(self) -> bool:

@@ -8,6 +8,7 @@ limit. It works behind a pooler in transaction mode: no named statement, no sess
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
@@ -105,18 +106,25 @@ class LogDatabase:
         return cls(pool, timeout_s)
 
     async def write(self, batches: Sequence[bytes]) -> Written:
-        """Write lines, each batch of them in a transaction and over a connection of its own; known ids are skipped.
+        """Write lines, each batch of them in a transaction; known ids are skipped.
+
+        Over as many connections as there are batches, if the server gives them: where it has not that many left, those
+        that it gives do it all. Or instances with a backlog each, after an outage, would keep each other out for good.
 
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: not all could be written;
                 those that were do no harm when they are written again.
         """
-        outcomes = await asyncio.gather(*map(self._write_or_bisect, batches), return_exceptions=True)
+        waiting = deque(batches)
+        unconnected: list[Exception] = []
+        workers = [self._write_some(waiting, unconnected) for _ in range(min(len(batches), self._pool.get_max_size()))]
         total = Written(0)
-        for outcome in outcomes:
+        for outcome in await asyncio.gather(*workers, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
             total = _sum(total, outcome)
+        if waiting:
+            raise unconnected[0]
         return total
 
     async def close(self) -> None:
@@ -131,8 +139,22 @@ class LogDatabase:
         """Drop all connections at once; a `write` in progress fails."""
         self._pool.terminate()
 
-    async def _write_or_bisect(self, lines: bytes) -> Written:
-        connection = await self._pool.acquire(timeout=self._timeout_s)
+    async def _write_some(self, waiting: deque[bytes], unconnected: list[Exception]) -> Written:
+        """Write batches over one connection while there are any; why there is no connection is noted."""
+        try:
+            connection = await self._pool.acquire(timeout=self._timeout_s)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            unconnected.append(error)
+            return Written(0)
+        try:
+            total = Written(0)
+            while waiting:
+                total = _sum(total, await self._write_or_bisect(connection, waiting.popleft()))
+            return total
+        finally:
+            await self._pool.release(connection, timeout=self._timeout_s)
+
+    async def _write_or_bisect(self, connection: Connection, lines: bytes) -> Written:
         try:
             return Written(await self._write(connection, lines))
         except Exception as error:
@@ -142,11 +164,9 @@ class LogDatabase:
             if len(each) <= 1:
                 await self._probe(connection)
                 return Written(0, ((lines, f"{type(error).__name__}: {error}"),))
-        finally:
-            await self._pool.release(connection, timeout=self._timeout_s)
         middle = len(each) // 2
-        first = await self._write_or_bisect(b"".join(each[:middle]))
-        return _sum(first, await self._write_or_bisect(b"".join(each[middle:])))
+        first = await self._write_or_bisect(connection, b"".join(each[:middle]))
+        return _sum(first, await self._write_or_bisect(connection, b"".join(each[middle:])))
 
     async def _probe(self, connection: Connection) -> None:
         """Make sure that it was the record's fault, and not that of a table which takes no row at all."""

@@ -176,6 +176,7 @@ class Shipper:
                 self._settled.set()
                 if self._adoption.due_in_s <= 0:
                     break  # where many requests come the spool is never empty
+            self._settled.set()  # what the spool set aside or gave up by itself has left it as well
             if await self._waits_long():
                 await self._adoption.look()
                 continue

@@ -123,6 +123,39 @@ def test_room_that_was_taken_comes_back(load_tiny: LoadTiny) -> None:
     assert 4 in after
 
 
+@pytest.mark.parametrize("runs_ahead", [False, True])
+@pytest.mark.parametrize("num_prompts", [1, 4])
+def test_what_a_failed_step_leaves_in_the_cache_reaches_nobody(
+    num_prompts: int, runs_ahead: bool, load_tiny: LoadTiny
+) -> None:
+    options = OPTIONS | {"dtype": "float32", "quantization": "none"}  # attention that reads what it weighs by zero
+    wanted = [complete(load_tiny("llama", **options), [prompt], params)[0].tokens for prompt, params in JOBS]
+    core = load_tiny("llama", **options)
+    cache = core._runner._cache  # type: ignore[attr-defined]
+    if runs_ahead:
+        defer(core)
+
+    def spoil(batch: Batch) -> bool:
+        if len(batch) != num_prompts or len(faults.sizes) < 6 or faults.failed:
+            return False
+        for chunk in batch:
+            blocks = chunk.sequence.block_table[chunk.start // cache.block_size :]
+            with torch.inference_mode():
+                for tensor in (*cache.keys, *cache.values):
+                    tensor[blocks] = float("nan")
+        return True
+
+    faults = Faults(core, spoil)
+    ids = [submit(core, prompt, params) for prompt, params in JOBS[:num_prompts]]
+    completions = run(core)
+    assert faults.failed == [num_prompts]
+    assert not any(tensor.isnan().any() for tensor in (*cache.keys, *cache.values))
+    if num_prompts == 1:  # which is to blame
+        assert completions[ids[0]].finish_reason is FinishReason.ERROR
+    else:
+        assert tokens_of(completions, ids) == wanted
+
+
 def test_a_suspect_may_be_cancelled(load_tiny: LoadTiny) -> None:
     core = load_tiny(**OPTIONS)
     ids = submit_all(core)

@@ -185,3 +185,27 @@ async def test_without_a_database_old_segments_count_as_well(tmp_path):
     assert sink.spool_bytes > 0
     assert await sink.close(0)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_a_server_with_few_connections_left_takes_a_backlog_over_those(
+    tmp_path, postgres_url, log_connection, connection
+):
+    role = f"role_{secrets.token_hex(8)}"
+    await connection.execute(f"create role {role} login connection limit 2")
+    await connection.execute(f"grant all on all tables in schema public to {role}")
+    try:
+        spool = Spool(tmp_path)
+        for number in range(500):
+            spool.append(make_record(number))
+        url = postgres_url.replace("postgres@", f"{role}@")
+        sink = LogSink(spool, url, shipping=Shipping(pool_size=4, batch_bytes=10_000, longest_pause_s=0.05))
+        await sink.start()
+        try:
+            assert await sink.flush(10)
+            assert sink.rows_written_total == 500
+        finally:
+            await sink.close(0)
+    finally:
+        await connection.execute(f"drop owned by {role}")
+        await connection.execute(f"drop role {role}")
+    assert await log_connection.fetchval("select count(*) from request_logs") == 500

@@ -13,6 +13,7 @@ import pytest
 from handler.requestlog.adoption import find_orphans
 from handler.requestlog.line import encode
 from handler.requestlog.segment import FRAME_HEADER, SUFFIX, Segment
+from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from tests.requestlog.records import make_record
 from tests.requestlog.test_spool import adopt, drain, replay, segments
@@ -161,3 +162,14 @@ def test_a_segment_that_the_disk_does_not_give_back_holds_up_nobody(tmp_path, mo
         assert [record.request_id for record in drain(spool)] == ["req-4"]
     adopt(spool)
     assert [record.request_id for record in drain(spool)] == ["req-1", "req-3"]
+
+
+async def test_who_flushes_learns_that_the_last_bytes_were_set_aside(tmp_path, postgres_url):
+    sink = LogSink(Spool(tmp_path), postgres_url)
+    sink._spool._active.append(b"no record", 1)
+    sink._spool.appended_records += 1
+    await sink.start()
+    try:
+        assert await sink.flush(5)
+    finally:
+        await sink.close(0)
