@@ -127,6 +127,38 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert not connection.wire.is_paused
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_a_wish_for_another_protocol_changes_nothing(protocol: bytes, step: int) -> None:
+    """Java's client asks for HTTP/2 so with its first request, whatever the method."""
+    heard: list[tuple[str, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        heard.append((scope["path"], body))
+        await answering()(scope, receive, send)
+
+    upgrade = b"host: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + protocol + b"\r\nhttp2-settings: A\r\n"
+    hidden = GET.replace(b"/", b"/hidden", 1)
+    asked = [
+        b"POST /a HTTP/1.1\r\ncontent-length: %d\r\n%b\r\n%b" % (len(hidden), upgrade, hidden),
+        b"POST /b HTTP/1.1\r\ntransfer-encoding: chunked\r\n%b\r\n3\r\nabc\r\n0\r\n\r\n" % upgrade,
+        b"GET /c HTTP/1.1\r\n%b\r\n" % upgrade,
+        GET,
+    ]
+    data = b"".join(asked)
+    connection = Connection(app)
+    for begin in range(0, len(data), step):
+        connection.protocol.data_received(data[begin : begin + step])
+    await turn_until(lambda: connection.state.total_requests == len(asked))
+    await connection.idle()
+    assert heard == [("/a", hidden), ("/b", b"abc"), ("/c", b""), ("/", b"")]
+    assert not connection.wire.is_closed
+
+
 async def test_an_answer_is_not_lost_to_the_garbage_behind_its_request() -> None:
     connection = Connection(answering())
     connection.protocol.data_received(GET)
