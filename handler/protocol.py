@@ -116,6 +116,7 @@ class GatheringProtocol(HttpToolsProtocol):
             BEFORE_WRITE: self._outbox.before_write,
             PUSHER: ChunkPusher(self.transport, self.flow),
         }
+        self._unchunked_extensions: Any = {BEFORE_WRITE: self._outbox.before_write}
         self._idle.begin(self, self.loop)
         if len(self.connections) > self._max_connections:
             self._refuse(OverloadedError(f"There are {self._max_connections} connections already", retry_after_s=1))
@@ -201,7 +202,7 @@ class GatheringProtocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
-        scope["extensions"] = self._extensions
+        scope["extensions"] = self._extensions if version != "1.0" else self._unchunked_extensions
         before = self.cycle
         self.cycle = cycle = Cycle(
             scope=scope,
@@ -212,7 +213,7 @@ class GatheringProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and version != "1.0",
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )

@@ -53,6 +53,21 @@ async def test_without_a_length_the_body_comes_in_chunks() -> None:
     assert body == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
 
 
+async def test_a_client_of_http_1_0_hears_of_no_chunks() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert PUSHER not in scope["extensions"]
+        assert (await receive())["body"] == b"abc"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+        for part in (b"one", b"three"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    connection = Connection(app)
+    sent = await connection.ask(b"POST / HTTP/1.0\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\nabc")
+    assert sent == b"HTTP/1.1 200 OK\r\ndate: today\r\nx: y\r\nconnection: close\r\n\r\nonethree"
+    assert connection.wire.is_closed
+
+
 async def test_a_response_needs_no_headers() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
