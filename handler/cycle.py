@@ -20,9 +20,11 @@ class Cycle(RequestResponseCycle):
 
     Attributes:
         is_late: whether the rest of the body is no longer waited for.
+        ends_with_connection: whether nothing else says where the response's body ends.
     """
 
     is_late = False
+    ends_with_connection = False
 
     async def receive(self) -> Any:
         """What has come of the body, as uvicorn's own does it, but only while it comes in time.
@@ -65,6 +67,11 @@ class Cycle(RequestResponseCycle):
                 self.waiting_for_100_continue = False
                 self.transport.write(head)
                 return
+            if self.scope["http_version"] == "1.0" and not any(
+                name == b"content-length" for name, _ in message.get("headers", ())
+            ):
+                self.ends_with_connection = True  # HTTP/1.0 knows no chunks
+                self.chunked_encoding = False
         elif message["type"] == "http.response.body" and not self.response_complete and self.scope["method"] != "HEAD":
             self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
             return
@@ -102,6 +109,8 @@ class Cycle(RequestResponseCycle):
                 self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
             if is_last:
                 self.transport.write(b"0\r\n\r\n")
+        elif self.ends_with_connection:
+            self.transport.write(body)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:

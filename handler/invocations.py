@@ -7,12 +7,14 @@ endpoint that owns it, streams included. `instances` is Vertex AI's form of seve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handler.admission import LARGE_BODY_BYTES
 from handler.body import read_body_in_time
 from handler.errors import InvalidRequestError, PilotlightError
 from handler.http_errors import error_body
@@ -23,6 +25,9 @@ from handler.service import Service
 from handler.trace import RequestTrace, forget_frames, trace_of
 
 _PREDICT = msgspec.json.Decoder(PredictRequest)
+_decode_predictions = partial(decode_request, _PREDICT)
+
+T = TypeVar("T")
 
 
 class InvocationsEndpoint:
@@ -36,17 +41,24 @@ class InvocationsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the requests that it holds."""
         body = await read_body_in_time(scope, receive, self._service.settings)
-        fields = decode_object(body)
+        fields = await self._decoded(decode_object, body)
         if "instances" not in fields:
             endpoint, receive = self._endpoint(fields, ""), _replayed(body, receive)
             del body, fields  # nothing of their size is kept while the request waits
             await endpoint(scope, receive, send)
             return
         async with interruptible(receive, self._deadlines):
-            answer = encode_json(await self._predict(decode_request(_PREDICT, body), scope))
+            answer = encode_json(await self._predict(await self._decoded(_decode_predictions, body), scope))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+    async def _decoded(self, decode: Callable[[bytes], T], body: bytes) -> T:
+        """What `decode` makes of the body: beside the loop, and in its turn, where it would hold the loop too long."""
+        if len(body) <= LARGE_BODY_BYTES:
+            return decode(body)
+        with self._service.admission.beside():
+            return await self._service.in_thread(decode, body)
 
     def _endpoint(self, fields: Mapping[str, object], path: str) -> ASGIApp:
         for field, endpoint in self._endpoints.items():

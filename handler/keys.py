@@ -6,9 +6,10 @@ A key is long and random (`pilotlight key` makes one), so that its digest needs 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _DIGEST_MARK = "sha256"
@@ -42,19 +43,21 @@ def parse_keys(text: str) -> dict[str, bytes]:
     return keys
 
 
-def read_keys(path: Path) -> dict[str, bytes]:
+def read_keys(path: Path, taken: Collection[str] = ()) -> dict[str, bytes]:
     """Digests by name from a file with one of these forms a line; empty lines and those behind a # do not count.
+
+    Keys without a name get none of those that are `taken`.
 
     Raises:
         ValueError: as `parse_keys`, or the file cannot be read, or holds no key.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # a mark before the first # or name is no part of it
     except OSError as error:
         raise ValueError(f"must be a file that can be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ValueError("must be a text file") from None
-    keys = _parse_items(line for line in lines if not line.lstrip().startswith("#"))
+    keys = _parse_items((line for line in lines if not line.lstrip().startswith("#")), taken)
     if not keys:
         raise ValueError("must hold a key")  # an empty file must not let everybody in
     return keys
@@ -71,21 +74,22 @@ def join_keys(first: dict[str, bytes], second: dict[str, bytes]) -> dict[str, by
     return first | second
 
 
-def _parse_items(items: Iterable[str]) -> dict[str, bytes]:
+def _parse_items(items: Iterable[str], taken: Collection[str] = ()) -> dict[str, bytes]:
     keys: dict[str, bytes] = {}
     stripped = (item.strip() for item in items)
     for number, item in enumerate(filter(None, stripped), start=1):
-        name, kept = _parse_item(item, number)
+        names = (f"key-{free}" for free in itertools.count(number))
+        name, kept = _parse_item(item, next(name for name in names if name not in keys and name not in taken))
         if name in keys or kept in keys.values():
             raise ValueError("must not hold a name or a key twice")
         keys[name] = kept
     return keys
 
 
-def _parse_item(item: str, number: int) -> tuple[str, bytes]:
+def _parse_item(item: str, free_name: str) -> tuple[str, bytes]:
     name, separator, key = item.partition(":")
     if not separator or name == _DIGEST_MARK:
-        name, key = f"key-{number}", item
+        name, key = free_name, item
     if not name or not key:
         raise ValueError("must be keys, or name:key pairs, separated by commas")
     mark, separator, hexadecimal = key.partition(":")

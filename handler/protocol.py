@@ -36,6 +36,7 @@ from handler.refusal import refusal
 
 _MAX_PIPELINED = 64
 _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
+_NO_HTTP = "Invalid HTTP request received."
 _NOTHING, _HEAD, _BODY = Part
 
 
@@ -104,6 +105,7 @@ class GatheringProtocol(HttpToolsProtocol):
         self._awaited = _NOTHING
         self._body_bytes = 0  # of this request
         self._discarded_bytes = 0  # of them
+        self._is_declining = False  # an upgrade, of which the head has just been read
         self._refusal: PilotlightError | None = None  # of what came behind requests that have no answer yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,6 +116,7 @@ class GatheringProtocol(HttpToolsProtocol):
             BEFORE_WRITE: self._outbox.before_write,
             PUSHER: ChunkPusher(self.transport, self.flow),
         }
+        self._unchunked_extensions: Any = {BEFORE_WRITE: self._outbox.before_write}
         self._idle.begin(self, self.loop)
         if len(self.connections) > self._max_connections:
             self._refuse(OverloadedError(f"There are {self._max_connections} connections already", retry_after_s=1))
@@ -137,7 +140,12 @@ class GatheringProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         scope = self.scope
-        super().data_received(data)
+        self._idle.end(self)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning(_NO_HTTP)
+            self.send_400_response(_NO_HTTP)
         if self._awaited:
             if self.scope is scope:
                 self._arrival.add(len(data))
@@ -183,6 +191,9 @@ class GatheringProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise InvalidRequestError("Too many requests ahead of their answers")  # which the parser makes its own
         parser, scope = self.parser, self.scope
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":  # which is refused for what it asks for
+            self._is_declining = True
+            return
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         version = parser.get_http_version()
@@ -191,7 +202,7 @@ class GatheringProtocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
-        scope["extensions"] = self._extensions
+        scope["extensions"] = self._extensions if version != "1.0" else self._unchunked_extensions
         before = self.cycle
         self.cycle = cycle = Cycle(
             scope=scope,
@@ -202,7 +213,7 @@ class GatheringProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and version != "1.0",
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -230,6 +241,8 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is here."""
+        if self._is_declining:
+            return
         self._awaited = _NOTHING
         if self._arrival.timed:
             self._arrival.end(self)
@@ -270,8 +283,30 @@ class GatheringProtocol(HttpToolsProtocol):
         else:
             cycle.give_up()
 
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle.end(self)
+    def _parse(self, data: bytes) -> None:
+        """Read on, and take a request that asks for another protocol as one that does not.
+
+        Where it asks the parser takes its body for bytes of that protocol: they would be lost, or the next request.
+
+        Raises:
+            HttpParserError: it is no HTTP.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+            else:
+                return
+            if not self._is_declining:
+                return
+            self._is_declining = False
+            version = self.parser.get_http_version().encode()
+            lines = [b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] != b"upgrade"]
+            head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n", *lines, b"\r\n"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            data = b"".join([*head, rest])
 
     def _wait_for_more(self) -> None:
         try:

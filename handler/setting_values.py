@@ -101,6 +101,8 @@ def rate_limits(text: str) -> dict[str, int]:
         if not name or name in limits:
             raise ValueError("must be a number, or numbers as name:number, separated by commas, and none twice")
         limits[name] = _limit(value)
+    if not limits:
+        raise ValueError("must hold a limit")  # `,` is what is left of two variables that nobody set
     return limits
 
 

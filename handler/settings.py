@@ -173,7 +173,7 @@ def _add_keys_of_file(values: dict[str, object]) -> None:
     assert isinstance(path, Path)
     assert isinstance(keys, dict)
     try:
-        values["api_keys"] = join_keys(keys, read_keys(path))
+        values["api_keys"] = join_keys(keys, read_keys(path, taken=keys))
     except ValueError as error:
         raise ConfigurationError("API_KEYS_FILE", f"{error}, got {str(path)!r}") from error
 

@@ -53,6 +53,21 @@ async def test_without_a_length_the_body_comes_in_chunks() -> None:
     assert body == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
 
 
+async def test_a_client_of_http_1_0_hears_of_no_chunks() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert PUSHER not in scope["extensions"]
+        assert (await receive())["body"] == b"abc"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+        for part in (b"one", b"three"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    connection = Connection(app)
+    sent = await connection.ask(b"POST / HTTP/1.0\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\nabc")
+    assert sent == b"HTTP/1.1 200 OK\r\ndate: today\r\nx: y\r\nconnection: close\r\n\r\nonethree"
+    assert connection.wire.is_closed
+
+
 async def test_a_response_needs_no_headers() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
@@ -125,6 +140,38 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     bodies = [part.partition(b"\r\n\r\n")[2].decode() for part in connection.wire.sent.split(b"HTTP/1.1 200 OK")[1:]]
     assert bodies == ["/slow", "/ä", "/"]
     assert not connection.wire.is_paused
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_a_wish_for_another_protocol_changes_nothing(protocol: bytes, step: int) -> None:
+    """Java's client asks for HTTP/2 so with its first request, whatever the method."""
+    heard: list[tuple[str, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        heard.append((scope["path"], body))
+        await answering()(scope, receive, send)
+
+    upgrade = b"host: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + protocol + b"\r\nhttp2-settings: A\r\n"
+    hidden = GET.replace(b"/", b"/hidden", 1)
+    asked = [
+        b"POST /a HTTP/1.1\r\ncontent-length: %d\r\n%b\r\n%b" % (len(hidden), upgrade, hidden),
+        b"POST /b HTTP/1.1\r\ntransfer-encoding: chunked\r\n%b\r\n3\r\nabc\r\n0\r\n\r\n" % upgrade,
+        b"GET /c HTTP/1.1\r\n%b\r\n" % upgrade,
+        GET,
+    ]
+    data = b"".join(asked)
+    connection = Connection(app)
+    for begin in range(0, len(data), step):
+        connection.protocol.data_received(data[begin : begin + step])
+    await turn_until(lambda: connection.state.total_requests == len(asked))
+    await connection.idle()
+    assert heard == [("/a", hidden), ("/b", b"abc"), ("/c", b""), ("/", b"")]
+    assert not connection.wire.is_closed
 
 
 async def test_an_answer_is_not_lost_to_the_garbage_behind_its_request() -> None:

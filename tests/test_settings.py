@@ -112,6 +112,7 @@ BAD = [
     ("API_KEYS_FILE", "/dev/null"),
     ("API_KEYS_FILE", "/"),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", "0"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", ","),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60, 70"),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", ":60"),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", "60,alice:600"),
@@ -150,6 +151,20 @@ def test_a_bad_value_names_its_key(key: str, text: str) -> None:
 def test_keys_from_a_file_join_the_others() -> None:
     keys = Settings.from_env({"API_KEYS": "alice:one", "API_KEYS_FILE": str(KEYS_FILE)}).api_keys
     assert keys == {"alice": digest("one"), "bob": digest("sk-bob"), "carol": bytes(32), "key-3": digest("sk-third")}
+
+
+def test_keys_without_names_come_from_both_places(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("three\nfour\n")
+    keys = Settings.from_env({"API_KEYS": "one,two", "API_KEYS_FILE": str(path)}).api_keys
+    assert keys == {f"key-{number}": digest(key) for number, key in enumerate(["one", "two", "three", "four"], start=1)}
+
+
+@pytest.mark.parametrize(("first", "names"), [("#alice:one", {"bob"}), ("alice:one", {"alice", "bob"})])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, first: str, names: set[str]) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{first}\r\nbob:two\r\n", encoding="utf-8-sig")
+    assert Settings.from_env({"API_KEYS_FILE": str(path)}).api_keys.keys() == names
 
 
 @pytest.mark.parametrize(

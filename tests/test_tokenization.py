@@ -154,6 +154,7 @@ async def test_no_more_are_read_at_once_than_may_wait_and_run(tiny_served: Snaps
             ("/tokenize", {"prompt": "a"}),
             ("/detokenize", {"tokens": [65]}),
             ("/v1/completions", large),
+            ("/invocations", {"nothing": large["prompt"]}),  # of which only who decodes it can say that it is bad
         ):
             refused = await post(path, json=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded"), refused.text
@@ -162,6 +163,8 @@ async def test_no_more_are_read_at_once_than_may_wait_and_run(tiny_served: Snaps
         assert {(await task).status_code for task in waiting} == {200}
         tokens = (await post("/tokenize", json=large)).json()
         assert tokens["count"] == 2 * LARGE_BODY_BYTES
+        too_long = (await post("/invocations", json={"instances": [large | {"model": "llama"}]})).json()
+        assert too_long["error"]["param"] == "prompt"
 
 
 async def test_a_function_that_stops_reads_nothing_more(application: Application) -> None:

@@ -20,7 +20,7 @@ import jinja2.parser
 
 from handler.engine.json_file import read_json
 from handler.engine.template_bounds import bounded_text
-from handler.engine.template_sandbox import BoundedEnvironment, render_bounded
+from handler.engine.template_sandbox import BoundedEnvironment, paid, render_bounded
 from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
 
@@ -48,7 +48,7 @@ class ChatTemplate:
         environment = BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, GenerationTag]
         )
-        environment.filters["tojson"] = _tojson
+        environment.filters["tojson"] = paid(_tojson)
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
         try:
@@ -153,5 +153,5 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    bounded_text(value, indent or 0)
+    bounded_text(value, (indent or 0) + sum(map(len, separators or ())))
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -8,6 +8,7 @@ said in `template_bounds.py`. Any thread, one rendering each. Knows no messages.
 from __future__ import annotations
 
 import functools
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ import jinja2.nodes
 import jinja2.runtime
 import jinja2.sandbox
 import jinja2.visitor
+from markupsafe import Markup
 
 from handler.engine.template_bounds import (
     FILTER_CHECKS,
@@ -24,6 +26,7 @@ from handler.engine.template_bounds import (
     believed,
     bounded_text,
     check_method,
+    check_percents,
     check_power,
     check_product,
     check_widths,
@@ -32,6 +35,8 @@ from handler.engine.template_bounds import (
 MAX_TURNS = 2_000_000
 """Of loops in one rendering, for part of a second; a call counts as several. Conversations take thousands."""
 _CALL_TURNS = 10
+_ELEMENTS_PER_TURN = 256
+"""Characters or elements that are made at the price of one turn: half a gigabyte by one rendering, of which most go."""
 _BUDGET = "turns left"  # no name that a template could write
 _COUNTED = "counted turns"
 _MOST_PARTS = 100_000  # into which a list is cut; `range` makes no more either
@@ -51,9 +56,10 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         for name in _UNBOUNDED:
             del self.filters[name]
         del self.globals["lipsum"]
-        self.finalize = bounded_text
         self.filters["join"] = _joining(self.filters["join"])
+        self.filters = {name: paid(compute) for name, compute in self.filters.items()}
         self.filters[_COUNTED] = _counted
+        self.finalize = _shown
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         template = super()._parse(source, name, filename)
@@ -68,24 +74,65 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         owner = getattr(function, "__self__", None)
         name = getattr(function, "__name__", "")
         if isinstance(owner, str | bytes | int):
+            if name == "join":
+                args = tuple(items if isinstance(items, Sized) else list(items) for items in args)
             check_method(owner, name, (*args, *named.values()))
-        return super().call(context, function, *args, **named)
+        return _pay_for(context, super().call(context, function, *args, **named))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """What a template gets for a text's `format`, in jinja2's own place for that: `call` cannot see the text."""
+        if super().wrap_str_format(value) is None:
+            return None
+        text, name = value.__self__, value.__name__
+
+        @functools.wraps(value)
+        def bounded(*args: Any, **named: Any) -> str:
+            check_method(text, name, args)
+            formatter = (_EscapingFormatter if isinstance(text, Markup) else _Formatter)(self, text)
+            return cast("str", type(text)(formatter.vformat(text, args, named)))
+
+        return bounded
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         """Compute what can make much of little, unless it is too much."""
         if operator == "+":
-            result = left + right
-            if isinstance(result, Sized):
-                believed(len(result))
-            return result
+            return _pay_for(context, left + right)
         if operator == "%" and isinstance(left, str):
-            check_widths(left)
-            bounded_text(right)
+            check_percents(left, right)
         elif operator == "*":
             check_product(left, right)
         elif operator == "**":
             check_power(left, right)
-        return super().call_binop(context, operator, left, right)
+        return _pay_for(context, super().call_binop(context, operator, left, right))
+
+
+class _BoundedFormatter(string.Formatter):
+    """Looks at each field before it is written, and at what all come to."""
+
+    _size = 0
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        bounded_text(value)
+        return super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        bounded_text(value)
+        check_widths(format_spec)
+        field = super().format_field(value, format_spec)
+        self._size += len(field)
+        believed(self._size)
+        return field
+
+
+class _Formatter(_BoundedFormatter, jinja2.sandbox.SandboxedFormatter):
+    def __init__(self, environment: BoundedEnvironment, text: str) -> None:
+        del text
+        super().__init__(environment)
+
+
+class _EscapingFormatter(_BoundedFormatter, jinja2.sandbox.SandboxedEscapeFormatter):
+    def __init__(self, environment: BoundedEnvironment, text: Markup) -> None:
+        super().__init__(environment, escape=text.escape)
 
 
 class _Joins(jinja2.visitor.NodeTransformer):
@@ -142,6 +189,37 @@ def _spend(context: jinja2.runtime.Context, turns: int) -> None:
     budget[0] -= turns
     if budget[0] < 0:
         raise TooMuchError(f"the template takes more than {MAX_TURNS} turns")
+
+
+def _pay_for(context: jinja2.runtime.Context, result: Any) -> Any:
+    """What was made, if it is not too much; much of it costs turns, for it may all be kept."""
+    if isinstance(result, Sized):
+        size = believed(len(result))
+        if size >= _ELEMENTS_PER_TURN:
+            _spend(context, size // _ELEMENTS_PER_TURN)
+    return result
+
+
+@jinja2.pass_context
+def _shown(context: jinja2.runtime.Context, value: Any) -> Any:
+    """What stands between braces, which may be on its way into a variable."""
+    bounded_text(value)
+    return _pay_for(context, value) if isinstance(value, str) else value
+
+
+def paid(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter with a look at what it made."""
+    given = getattr(compute, "jinja_pass_arg", None)
+
+    @jinja2.pass_context
+    @functools.wraps(compute)
+    def computed(context: jinja2.runtime.Context, *args: Any, **named: Any) -> Any:
+        if given is not None:
+            first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
+            args = (first[given.name], *args)
+        return _pay_for(context, compute(*args, **named))
+
+    return computed
 
 
 def _widening(widen: Callable[..., Any]) -> Callable[..., Any]:

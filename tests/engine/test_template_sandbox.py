@@ -15,6 +15,23 @@ from handler.errors import InvalidRequestError
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}"
 DOUBLING = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set ns.s = SUM %}{% endfor %}{{ ns.s }}"
 
+MAKING_MUCH = [
+    "'{:>20000000}'.format(1)",
+    "'{:{}}'.format(1, 20000000)",
+    "('{0}' * 9).format('a' * 2000000)",
+    "('{0.x}' * 9).format(namespace(x='a' * 2000000))",
+    "('{}' | safe).format('a' * 16777216)",
+    "'{x:>20000000}'.format_map({'x': 1})",
+    "('%(x)s' * 9) % {'x': 'a' * 2000000}",
+    "('%(x)s' * 9) | format(x='a' * 2000000)",
+    "''.join((['a' * 2000000] * 9) | map('string'))",
+    "([0] * 99) | tojson(separators=('a' * 2000000, ':'))",
+    "([1] * 99) | map('center', 16000000) | list",
+    "('&' * 4000000) | forceescape",
+    "namespace(x=['a' * 2000000] * 9) | string",
+]
+"""What comes to more than `MAX_SIZE`, or to more than all turns, in one expression, though not to much more."""
+
 
 @pytest.mark.parametrize(
     "source",
@@ -57,6 +74,9 @@ DOUBLING = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set
         "{{ '\t'.expandtabs(tabsize=1000000000) }}",
         "{{ (1).to_bytes(1000000000, 'big') | length }}",
         DOUBLING.replace("SUM", "[ns.s, ns.s]"),
+        *(f"{{{{ ({making}) | length }}}}" for making in MAKING_MUCH),
+        "{% set x %}{% for i in range(99) %}{{ 'a' * 16000000 }}{% endfor %}{% endset %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(99) %}{% set ns.x = ns.x + ['a' * 16000000] %}{% endfor %}",
     ],
 )
 def test_what_is_without_bounds_is_refused(source: str) -> None:
@@ -81,6 +101,9 @@ SAME = [
     "{% for m in nothing %}{{ m }}{% else %}none{% endfor %}{{ '%03d' % 7 }}{{ 2 ** 8 }}{{ [1] + [2] }}{{ 3 % 2 }}",
     "{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(1) ~ f('a') }}{{ messages | map(attribute='content') | join('; ') }}",
     "{{ 'ab'.replace('a', 'b') }}{{ 'x'.join(['1', '2']) }}{{ 'a' | center(5) }}{{ 'a\\nb' | indent(2) }}",
+    "{{ '**{}** {:*>5} {x!r}'.format([1], 200000000, x='y') }}{{ '{0[0]:{1}}'.format([1], 3) }}{{ '<b>' | e }}",
+    "{{ ('<{}>' | safe).format('&') }}{{ ('a' | e).format() }}{{ '%s 50%% %d' % ('a', 3) }}{{ namespace(a=1).a }}",
+    "{{ messages | map('string') | map('length') | list }}{{ ','.join(messages | map(attribute='role')) }}",
     "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}{% if i == 3 %}{% break %}{% endif %}"
     "{% endfor %}{{ ns.n }}",
 ]
