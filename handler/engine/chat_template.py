@@ -20,7 +20,8 @@ import jinja2.parser
 
 from handler.engine.json_file import read_json
 from handler.engine.template_bounds import bounded_text
-from handler.engine.template_sandbox import BoundedEnvironment, paid, render_bounded
+from handler.engine.template_filters import paid
+from handler.engine.template_sandbox import BoundedEnvironment, render_bounded
 from handler.engine.tool_syntax import ToolSyntax, detect_tool_syntax, knows_system_role
 from handler.errors import CorruptSnapshotError, InvalidRequestError
 
