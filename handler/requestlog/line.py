@@ -53,7 +53,7 @@ def decode(line: bytes) -> Record:
         pass
     try:
         return _facts_decoder.decode(line).to_record()
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:  # facts that make no id, no time
         raise SpoolError(f"not a record: {error}") from error
 
 

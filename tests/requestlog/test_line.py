@@ -80,6 +80,14 @@ def test_bytes_that_are_no_record_are_refused():
             decode(line)
 
 
+@pytest.mark.parametrize("changed", [{"salt": "no digits"}, {"created_s": 1e300}, {"created_s": -1e15}])
+def test_facts_that_make_no_id_or_no_time_are_refused(changed: dict[str, object]):
+    facts = {"request_id": "a", "endpoint": "/x", "salt": "0" * 15, "created_s": 1e9, "start_s": 1.0}
+    assert decode(msgspec.json.encode(facts)).request_id == "a"
+    with pytest.raises(SpoolError, match="not a record"):
+        decode(msgspec.json.encode(facts | changed))
+
+
 def test_a_record_of_a_version_with_other_columns_can_be_read():
     fields = msgspec.json.decode(encode([make_record(3)]))
     assert decode(msgspec.json.encode(fields | {"column_of_tomorrow": 1})).request_id == "req-3"
