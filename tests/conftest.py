@@ -18,7 +18,7 @@ from handler.prepare.int8 import write_int8
 from handler.prepare.preparation import prepare
 from handler.prepare.progress import NoProgress
 from tests.postgres import PostgresServer, postgres_server, postgres_url
-from tests.server import LoggedServer, ServerProcess
+from tests.server import LoggedServer, ServerProcess, logged_process
 from tests.tiny_models import make_model, save_model
 
 __all__ = ["postgres_server", "postgres_url"]
@@ -68,6 +68,17 @@ def tiny_served(tiny_snapshot: Callable[[str], Snapshot], tmp_path_factory: pyte
 
 
 @pytest.fixture
+def tiny_environ(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
+    """Settings of a server of that model, on the CPU and without a database."""
+    return {
+        "PILOTLIGHT_HOME": str(tmp_path),
+        "DATABASE_URL": "none",
+        "MODEL_NAME": str(tiny_served.directory),
+        "MODEL_DEVICE": "cpu",
+    }
+
+
+@pytest.fixture
 def load_tiny(tiny_snapshot: Callable[[str], Snapshot]) -> LoadTiny:
     """Loads a tiny model in float32 on the CPU; keyword arguments are EngineOptions."""
 
@@ -101,16 +112,7 @@ def logged_server(
     embedded_snapshot: Snapshot, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoggedServer]:
     """A server that writes its records to PostgreSQL, asks for a key, and has room for two sequences and one more."""
-    name, url = postgres_server.create_database()
-    environ = {
-        "PILOTLIGHT_HOME": str(TEST_HOME),
-        "SPOOL_DIR": str(tmp_path_factory.mktemp("spool")),
-        "DATABASE_URL": url,
-        "API_KEYS": f"alice:{LoggedServer.key}",
-        "MAX_BATCH_SIZE": "2",
-        "MAX_QUEUED_REQUESTS": "1",
-        "MAX_BODY_BYTES": "65536",
-    }
-    with ServerProcess(environ) as process:
-        yield LoggedServer(process, url)
-    postgres_server.drop_database(name)
+    spool = tmp_path_factory.mktemp("spool")
+    limits = {"MAX_BATCH_SIZE": "2", "MAX_QUEUED_REQUESTS": "1", "MAX_BODY_BYTES": "65536"}
+    with logged_process(postgres_server, TEST_HOME, spool, limits) as server:
+        yield server

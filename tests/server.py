@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from handler.requestlog.reader import read_logs
 from handler.requestlog.record import Record
+from tests.postgres import PostgresServer
 
 START_TIMEOUT_S = 60.0
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -191,3 +194,20 @@ class LoggedServer:
         """Return when the engine holds no sequence and no block."""
         for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio"):
             await self.reaches(name, 0)
+
+
+@contextmanager
+def logged_process(
+    database: PostgresServer, home: Path, spool: Path, environ: Mapping[str, str]
+) -> Iterator[LoggedServer]:
+    """A server of its own that asks for a key and writes its records to a database of its own."""
+    name, url = database.create_database()
+    settings = {
+        "PILOTLIGHT_HOME": str(home),
+        "SPOOL_DIR": str(spool),
+        "DATABASE_URL": url,
+        "API_KEYS": f"alice:{LoggedServer.key}",
+    }
+    with ServerProcess(settings | dict(environ)) as process:
+        yield LoggedServer(process, url)
+    database.drop_database(name)

@@ -50,16 +50,6 @@ def environ(embedded_snapshot: Snapshot, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def tiny(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
-    return {
-        "PILOTLIGHT_HOME": str(tmp_path),
-        "DATABASE_URL": "none",
-        "MODEL_NAME": str(tiny_served.directory),
-        "MODEL_DEVICE": "cpu",
-    }
-
-
-@pytest.fixture
 def processes() -> Iterator[list[ServerProcess]]:
     """Servers that the test starts without waiting for them; whatever is left of them ends with it."""
     started: list[ServerProcess] = []
@@ -170,11 +160,11 @@ async def test_a_second_signal_ends_at_once_and_keeps_the_row(environ: dict[str,
     assert response.headers["x-request-id"] in spooled(tmp_path / "spool")
 
 
-def test_a_damaged_model_is_exit_code_1_and_a_line(tiny: dict[str, str], tmp_path: Path) -> None:
+def test_a_damaged_model_is_exit_code_1_and_a_line(tiny_environ: dict[str, str], tmp_path: Path) -> None:
     directory = tmp_path / "damaged"
-    shutil.copytree(tiny["MODEL_NAME"], directory)
+    shutil.copytree(tiny_environ["MODEL_NAME"], directory)
     (directory / "int8.safetensors").write_bytes(b"no weights")
-    process = ServerProcess(tiny | {"MODEL_NAME": str(directory)})
+    process = ServerProcess(tiny_environ | {"MODEL_NAME": str(directory)})
     assert process.wait() == 1
     (entry,) = [line for line in process.lines if "the model could not be loaded" in line]
     assert msgspec.json.decode(entry)["level"] == "error"
@@ -205,25 +195,27 @@ async def test_requests_that_wait_for_a_damaged_model_are_told(tiny_served: Snap
     ("key", "value"),
     [("PORT", "eighty"), ("MAX_MODEL_LEN", "9999"), ("MODEL_DEVICE", "cuda:77"), ("HOST", "256.0.0.1")],
 )
-def test_a_setting_that_cannot_work_is_exit_code_2_and_a_line(tiny: dict[str, str], key: str, value: str) -> None:
+def test_a_setting_that_cannot_work_is_exit_code_2_and_a_line(
+    tiny_environ: dict[str, str], key: str, value: str
+) -> None:
     arguments = ("--host", value) if key == "HOST" else ()
-    process = ServerProcess(tiny | {key: value}, *arguments)
+    process = ServerProcess(tiny_environ | {key: value}, *arguments)
     assert process.wait() == 2
     assert [line for line in process.lines if f"{key}: " in line]
     assert not any("Traceback" in line for line in process.lines)
 
 
-def test_a_port_in_use_is_exit_code_2_and_a_line(tiny: dict[str, str]) -> None:
+def test_a_port_in_use_is_exit_code_2_and_a_line(tiny_environ: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = ServerProcess(tiny, "--port", str(port))
+        process = ServerProcess(tiny_environ, "--port", str(port))
         assert process.wait() == 2
     assert process.lines == [f"pilotlight: PORT: cannot listen on 127.0.0.1:{port}: Address already in use"]
 
 
-def test_a_model_that_nobody_knows_is_exit_code_1_and_a_line(tiny: dict[str, str], tmp_path: Path) -> None:
+def test_a_model_that_nobody_knows_is_exit_code_1_and_a_line(tiny_environ: dict[str, str], tmp_path: Path) -> None:
     missing: Any = tmp_path / "missing"
-    process = ServerProcess(tiny | {"MODEL_NAME": str(missing)})
+    process = ServerProcess(tiny_environ | {"MODEL_NAME": str(missing)})
     assert process.wait() == 1
     assert process.lines[-1] == f"pilotlight: {missing} could not be prepared"
     assert not any("Traceback" in line for line in process.lines)

@@ -13,7 +13,6 @@ import httpx
 import orjson
 import pytest
 
-from handler.engine.snapshot import Snapshot
 from handler.requestlog.record import Status
 from tests.faulty_server import HANG, LOST, LOST_GRACE_S, NO_MEMORY, SLOW_STOP, STEP_S, FaultyServer
 from tests.server import DEADLINE_S, until
@@ -23,16 +22,8 @@ PATH = "/v1/completions"
 
 
 @pytest.fixture
-def environ(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
-    return {
-        "PILOTLIGHT_HOME": str(tmp_path),
-        "MODEL_NAME": str(tiny_served.directory),
-        "MODEL_DEVICE": "cpu",
-        "DATABASE_URL": "none",
-        "PORT": "0",
-        LOST_GRACE_S: "1.5",
-        STEP_S: "0.005",
-    }
+def environ(tiny_environ: dict[str, str]) -> dict[str, str]:
+    return tiny_environ | {"PORT": "0", LOST_GRACE_S: "1.5", STEP_S: "0.005"}
 
 
 def asking(prompt: str, **fields: Any) -> dict[str, Any]:

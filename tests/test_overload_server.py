@@ -16,7 +16,7 @@ from handler.engine.snapshot import Snapshot
 from handler.requestlog.record import Status
 from tests.conftest import TEST_HOME
 from tests.postgres import PostgresServer
-from tests.server import DEADLINE_S, LoggedServer, ServerProcess
+from tests.server import DEADLINE_S, LoggedServer, logged_process
 
 PATH = "/v1/completions"
 BODY: dict[str, Any] = {"model": "smollm2-135m", "prompt": "Once", "ignore_eos": True, "max_tokens": 2}
@@ -31,18 +31,10 @@ def small_server(
     embedded_snapshot: Snapshot, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoggedServer]:
     """One sequence runs, three may wait."""
-    name, url = postgres_server.create_database()
-    environ = {
-        "PILOTLIGHT_HOME": str(TEST_HOME),
-        "SPOOL_DIR": str(tmp_path_factory.mktemp("spool")),
-        "DATABASE_URL": url,
-        "API_KEYS": f"alice:{LoggedServer.key}",
-        "MAX_BATCH_SIZE": "1",
-        "MAX_QUEUED_REQUESTS": str(MAX_WAITING),
-    }
-    with ServerProcess(environ) as process:
-        yield LoggedServer(process, url)
-    postgres_server.drop_database(name)
+    spool = tmp_path_factory.mktemp("spool")
+    limits = {"MAX_BATCH_SIZE": "1", "MAX_QUEUED_REQUESTS": str(MAX_WAITING)}
+    with logged_process(postgres_server, TEST_HOME, spool, limits) as server:
+        yield server
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import httpx
 import orjson
 import pytest
 
-from handler.engine.snapshot import Snapshot
 from handler.requestlog.record import Status
 from tests.faulty_server import BOOT_S, STEP_S, FaultyServer
 from tests.server import DEADLINE_S, free_port, until
@@ -24,16 +23,8 @@ REFUSED = (503, "1", "close")
 
 
 @pytest.fixture
-def environ(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
-    return {
-        "PILOTLIGHT_HOME": str(tmp_path),
-        "MODEL_NAME": str(tiny_served.directory),
-        "MODEL_DEVICE": "cpu",
-        "DATABASE_URL": "none",
-        "PORT": "0",
-        "MAX_BATCH_SIZE": "2",
-        STEP_S: "0.01",
-    }
+def environ(tiny_environ: dict[str, str]) -> dict[str, str]:
+    return tiny_environ | {"PORT": "0", "MAX_BATCH_SIZE": "2", STEP_S: "0.01"}
 
 
 def client_of(address: str) -> httpx.AsyncClient:

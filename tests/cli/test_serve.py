@@ -16,23 +16,12 @@ import pytest
 
 from handler.cli.serve import engine_options, ensure_snapshot
 from handler.engine.options import EngineOptions
-from handler.engine.snapshot import Snapshot
 from handler.errors import SnapshotError
 from handler.settings import Settings
 from tests.server import ServerProcess, free_port
 from tests.tiny_models import make_model, save_model
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def environ(tiny_served: Snapshot, tmp_path: Path) -> dict[str, str]:
-    return {
-        "PILOTLIGHT_HOME": str(tmp_path),
-        "DATABASE_URL": "none",
-        "MODEL_NAME": str(tiny_served.directory),
-        "MODEL_DEVICE": "cpu",
-    }
 
 
 def test_the_engine_gets_every_setting_that_it_knows() -> None:
@@ -56,25 +45,27 @@ def test_the_engine_gets_every_setting_that_it_knows() -> None:
 
 
 def test_a_model_is_prepared_whatever_lies_in_the_working_directory(
-    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "handler.py").write_text("raise SystemExit('the wrong handler')")
     monkeypatch.chdir(tmp_path)
     model = save_model(make_model("llama"), tmp_path / "fresh")
-    snapshot = ensure_snapshot(Settings.from_env(environ | {"MODEL_NAME": str(model)}))
+    snapshot = ensure_snapshot(Settings.from_env(tiny_environ | {"MODEL_NAME": str(model)}))
     assert snapshot.name == "fresh"
     assert snapshot.directory.is_relative_to(tmp_path / "snapshots")
 
 
-def test_a_prepared_model_is_found_and_an_impossible_one_is_an_error(environ: dict[str, str], tmp_path: Path) -> None:
-    assert ensure_snapshot(Settings.from_env(environ)).name == "llama"
-    missing = Settings.from_env(environ | {"MODEL_NAME": str(tmp_path / "missing")})
+def test_a_prepared_model_is_found_and_an_impossible_one_is_an_error(
+    tiny_environ: dict[str, str], tmp_path: Path
+) -> None:
+    assert ensure_snapshot(Settings.from_env(tiny_environ)).name == "llama"
+    missing = Settings.from_env(tiny_environ | {"MODEL_NAME": str(tmp_path / "missing")})
     with pytest.raises(SnapshotError, match="could not be prepared"):
         ensure_snapshot(missing)
 
 
-def test_a_machine_reads_json(environ: dict[str, str]) -> None:
-    with ServerProcess(environ | {"HOST": "127.0.0.1", "TORCH_DTYPE": "float32"}) as process:
+def test_a_machine_reads_json(tiny_environ: dict[str, str]) -> None:
+    with ServerProcess(tiny_environ | {"HOST": "127.0.0.1", "TORCH_DTYPE": "float32"}) as process:
         assert process.stop() == 0
     entries = [msgspec.json.decode(line) for line in process.lines]
     assert [entry["message"] for entry in entries] == ["ready", "stopping"]
@@ -85,12 +76,12 @@ def test_a_machine_reads_json(environ: dict[str, str]) -> None:
     assert sum(ready["phases_s"].values()) <= ready["ready_s"] + 0.1
 
 
-def test_people_see_what_is_served_where_and_how_to_try_it(environ: dict[str, str]) -> None:
+def test_people_see_what_is_served_where_and_how_to_try_it(tiny_environ: dict[str, str]) -> None:
     terminal, inner = pty.openpty()
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "handler", "serve", "--port", str(port)],
-        env={"PATH": os.environ["PATH"]} | environ,
+        env={"PATH": os.environ["PATH"]} | tiny_environ,
         stdin=subprocess.DEVNULL,
         stdout=inner,
         stderr=inner,
