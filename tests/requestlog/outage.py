@@ -21,7 +21,13 @@ from tests.requestlog.proxy import Proxy
 from tests.server import ServerProcess, until
 
 PROGRAM = ("-m", "tests.requestlog.stub_server")
-IMPATIENT = {"connect_timeout_s": 1.0, "statement_timeout_s": 1.0, "longest_pause_s": 0.2, "adoption_interval_s": 1.0}
+IMPATIENT = {
+    "interval_s": 0.2,
+    "connect_timeout_s": 1.0,
+    "statement_timeout_s": 1.0,
+    "longest_pause_s": 0.2,
+    "adoption_interval_s": 1.0,
+}
 ANSWERS = 400
 """So many must come while something is broken: ten times what can be on its way when it breaks."""
 

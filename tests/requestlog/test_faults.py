@@ -102,8 +102,8 @@ async def test_a_wrong_schema(server: ServerProcess, database: Database, proxy: 
     async with Load(server.address) as load:
         await load.more(ANSWERS)
         await database.execute(breaking)
-        proxy.cut()
         seen = proxy.accepted
+        proxy.on(b"COPY", Fault.CUT)  # or a connection that stays open would not look at the version again
         await load.more(ANSWERS)
         await until(lambda: met(proxy.accepted >= seen + 2), "it was refused and tried again")
         await database.execute(mending)

@@ -29,8 +29,8 @@ def test_a_short_run(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes])
     assert result == msgspec.json.decode(out.read_bytes(), type=Result)
     assert set(result.summary) == {*SERVERS, *SHIPPERS}
     assert len(result.ratios) == len(COMPARISONS)
-    assert result.summary["postgres"]["postgres_cpu_us"].median > 0
-    assert result.summary["no-log"]["postgres_cpu_us"].median == 0
+    postgres_us = {name: result.summary[name]["postgres_cpu_us"].median for name in SERVERS}
+    assert postgres_us["postgres"] > 2 * postgres_us["no-log"]  # where it may tidy up for itself
     for name in SERVERS:
         metrics = result.summary[name]
         assert 0 < metrics["loop_cpu_us"].median <= metrics["cpu_us"].median * 1.1  # the second one counts in ticks
