@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from bench.comparison import Comparison, ratios, summaries
 from bench.environment import Environment
-from bench.report import show
 from bench.result import Failure, Result, RoundResult, encode_result, write_result
 from handler.settings import Settings
 
@@ -42,7 +42,10 @@ def result_of(
     )
 
 
-def give_out(result: Result, args: argparse.Namespace) -> None:
+ResultT = TypeVar("ResultT", bound=msgspec.Struct)
+
+
+def give_out(result: ResultT, args: argparse.Namespace, show_tables: Callable[[ResultT], None]) -> None:
     """Write it to `--out`, and print it as tables or, with `--json`, as such.
 
     Raises:
@@ -53,4 +56,4 @@ def give_out(result: Result, args: argparse.Namespace) -> None:
     if args.json:
         sys.stdout.write(encode_result(result).decode())
     else:
-        show(result)
+        show_tables(result)

@@ -86,11 +86,7 @@ class CompletionEndpoint(Generic[RequestT]):
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply, interruption: Interruption) -> None:
         service, form, size = self._service, self._format, len(body)
         self._departures.begin(interruption, service.loop)
-        if size <= LARGE_BODY_BYTES:
-            request = form.decode(body)
-        else:
-            with service.admission.beside():
-                request = await service.in_thread(form.decode, body)
+        request = form.decode(body) if size <= LARGE_BODY_BYTES else await service.decode_large(form.decode, body)
         del body
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)

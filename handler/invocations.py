@@ -55,10 +55,7 @@ class InvocationsEndpoint:
 
     async def _decoded(self, decode: Callable[[bytes], T], body: bytes) -> T:
         """What `decode` makes of the body: beside the loop, and in its turn, where it would hold the loop too long."""
-        if len(body) <= LARGE_BODY_BYTES:
-            return decode(body)
-        with self._service.admission.beside():
-            return await self._service.in_thread(decode, body)
+        return decode(body) if len(body) <= LARGE_BODY_BYTES else await self._service.decode_large(decode, body)
 
     def _endpoint(self, fields: Mapping[str, object], path: str) -> ASGIApp:
         for field, endpoint in self._endpoints.items():

@@ -116,6 +116,15 @@ class Service:
         """
         return await self.loop.run_in_executor(self._threads, functools.partial(function, *arguments))
 
+    async def decode_large(self, decode: Callable[[bytes], T], body: bytes) -> T:
+        """What `decode` makes of a body that would hold the loop too long: in a thread, and not of too many at once.
+
+        Raises:
+            StoppingError, OverloadedError, StartingError: as `Admission.beside`.
+        """
+        with self.admission.beside():
+            return await self.in_thread(decode, body)
+
     @property
     def is_ready(self) -> bool:
         """Whether a token could be served to a new request now."""

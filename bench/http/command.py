@@ -19,6 +19,7 @@ from bench.http.plan import Plan
 from bench.http.wrk import find_wrk
 from bench.options import chosen
 from bench.outcome import give_out, result_of
+from bench.report import show
 from bench.rounds import run_rounds, show_progress
 from handler.cli.serve import ensure_snapshot
 from handler.errors import ConfigurationError
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         os.sched_setaffinity(0, before)
     peers = {"fastapi": installed(_PACKAGES)}
     result = result_of("http", environment, settings, plan, rounds, failures, comparisons=COMPARISONS, peers=peers)
-    give_out(result, args)
+    give_out(result, args, show)
     return 1 if failures else 0
 
 

@@ -16,6 +16,7 @@ from bench.log.plan import Plan
 from bench.log.postgres import running_postgres
 from bench.options import chosen
 from bench.outcome import give_out, result_of
+from bench.report import show
 from bench.rounds import run_rounds, show_progress
 from handler.errors import ConfigurationError
 from handler.settings import Settings
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with running_postgres() as postgres, running_contenders(names, plan, postgres) as contenders:
         rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
     result = result_of("log", environment, settings, plan, rounds, failures, comparisons=COMPARISONS)
-    give_out(result, args)
+    give_out(result, args, show)
     return 1 if failures else 0
 
 

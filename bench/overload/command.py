@@ -14,6 +14,7 @@ from bench.outcome import give_out, result_of
 from bench.overload.arguments import CONTENDERS
 from bench.overload.contenders import OverloadedServer
 from bench.overload.plan import Plan, missed_goals
+from bench.report import show
 from bench.rounds import run_rounds, show_progress
 from bench.stub_model import STUB_MODEL
 from handler.cli.serve import ensure_snapshot
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     contenders = [_contender(name, plan, settings) for name in chosen(CONTENDERS, args)]
     environment = look_around()
     rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
-    give_out(result_of("overload", environment, settings, plan, rounds, failures), args)
+    give_out(result_of("overload", environment, settings, plan, rounds, failures), args, show)
     missed = [f"{each.contender}: {text}" for each in rounds for text in missed_goals(each.metrics, plan)]
     for line in missed:
         show_progress(f"missed: {line}")

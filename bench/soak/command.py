@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.environment import Environment, look_around
+from bench.outcome import give_out
 from bench.report import describe, open_console
-from bench.result import encode_result, write_result
 from bench.soak.balance import Line, balance_sheet, is_balanced
 from bench.soak.plan import Plan
 from bench.soak.samples import Sample
@@ -81,12 +80,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         samples=outcome.samples,
         balanced=is_balanced(sheet),
     )
-    if args.out is not None:
-        write_result(result, args.out)
-    if args.json:
-        sys.stdout.write(encode_result(result).decode())
-    else:
-        _show(result)
+    give_out(result, args, _show)
     return 0 if result.balanced else 1
 
 
