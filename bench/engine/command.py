@@ -22,9 +22,9 @@ from bench.engine.peers import LlamaCpp, TransformersBatch, TransformersServe, p
 from bench.engine.plan import Plan
 from bench.environment import look_around
 from bench.errors import BenchError
-from bench.report import show
 from bench.result import Failure, Result, encode_result, write_result
 from bench.rounds import Contender, run_rounds, show_progress
+from bench.tables import show
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 

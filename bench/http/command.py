@@ -19,8 +19,8 @@ from bench.http.plan import Plan
 from bench.http.wrk import find_wrk
 from bench.options import chosen
 from bench.outcome import give_out, result_of
-from bench.report import show
 from bench.rounds import run_rounds, show_progress
+from bench.tables import show
 from handler.cli.serve import ensure_snapshot
 from handler.errors import ConfigurationError
 from handler.requestlog.embedded import EmbeddedPostgres

@@ -16,8 +16,8 @@ from bench.log.plan import Plan
 from bench.log.postgres import running_postgres
 from bench.options import chosen
 from bench.outcome import give_out, result_of
-from bench.report import show
 from bench.rounds import run_rounds, show_progress
+from bench.tables import show
 from handler.errors import ConfigurationError
 from handler.settings import Settings
 

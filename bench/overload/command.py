@@ -14,9 +14,9 @@ from bench.outcome import give_out, result_of
 from bench.overload.arguments import CONTENDERS
 from bench.overload.contenders import OverloadedServer
 from bench.overload.plan import Plan, missed_goals
-from bench.report import show
 from bench.rounds import run_rounds, show_progress
 from bench.stub_model import STUB_MODEL
+from bench.tables import show
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 

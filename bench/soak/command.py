@@ -14,11 +14,11 @@ from rich.text import Text
 
 from bench.environment import Environment, look_around
 from bench.outcome import give_out
-from bench.report import describe, open_console
 from bench.soak.balance import Line, balance_sheet, is_balanced
 from bench.soak.plan import Plan
 from bench.soak.samples import Sample
 from bench.soak.soak import run_soak
+from bench.tables import describe, open_console
 from handler.cli.serve import ensure_snapshot
 from handler.settings import Settings
 
