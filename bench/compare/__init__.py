@@ -1,0 +1,1 @@
+"""`pilotlight bench compare`: the function beside FastAPI, Flask and Django, with one engine behind each of them."""
