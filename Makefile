@@ -6,14 +6,26 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 FUZZ_INPUTS ?= 1000000
 MINUTES ?= 20
+BENCH_RUNS := .cache/benchmarks
+BENCH_OPTIONS ?=
+TOOLS := redis-server wrk valgrind chromium
 
-.PHONY: serve test soak storm fuzz litellm lint format clean
+.PHONY: serve test bench compare soak storm fuzz litellm otava lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
 
-test: $(VENV)/.dev $(VENV)/.redis  ## the whole test suite
+test: $(VENV)/.dev $(VENV)/.tools  ## the whole test suite
 	$(BIN)/pytest
+
+bench: $(VENV)/.dev  ## time single stages of a request, beside the last time where there was one
+	$(BIN)/pytest bench/micro --benchmark-only --benchmark-disable-gc --benchmark-min-time=0.0005 --benchmark-min-rounds=100 \
+		--benchmark-warmup=on --benchmark-warmup-iterations=20 --benchmark-columns=min,median,iqr,rounds,iterations \
+		--benchmark-storage=file://$(BENCH_RUNS) --benchmark-autosave \
+		$(if $(wildcard $(BENCH_RUNS)/*/*.json),--benchmark-compare --benchmark-group-by=fullname) $(BENCH_OPTIONS)
+
+compare: $(VENV)/.dev $(VENV)/.tools  ## the function beside FastAPI, Flask and Django, in less than ten minutes
+	$(BIN)/pilotlight bench compare --quick --out bench-out/compare
 
 soak: $(VENV)/.dev  ## mixed load, disconnects and outages for MINUTES, then a balance sheet
 	$(BIN)/pilotlight bench soak --minutes $(MINUTES)
@@ -28,6 +40,8 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 	$(PYTHON) -m venv $(VENV)/litellm
 	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
 	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
+
+otava: $(VENV)/.otava  ## Apache Otava, which looks for change points in main's history, in a venv of its own
 
 lint: $(VENV)/.dev  ## style, types, layers, and what is known to be unsafe
 	$(BIN)/ruff check
@@ -59,11 +73,17 @@ $(VENV)/.compiler: $(VENV)/.created  # for the int8 kernels; without them torch 
 	else echo "no C compiler: the int8 kernels are left out, and their tests skipped (Debian: apt-get install gcc libc6-dev)"; fi
 	@touch $@
 
-$(VENV)/.redis: $(VENV)/.created  # what the tests of shared rate limits talk to
-	@if command -v redis-server >/dev/null; then :; \
+$(VENV)/.tools: $(VENV)/.created  # what tests and benchmarks run beside the function
+	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing Redis ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends redis-server; \
-	else echo "no redis-server: the tests of shared rate limits are skipped (Debian: apt-get install redis-server)"; fi
+		echo "installing$$missing ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing; \
+	else echo "the tests that need$$missing are skipped (Debian: apt-get install$$missing)"; fi
+	@touch $@
+
+$(VENV)/.otava: bench/history/otava.txt | $(VENV)/.created  # it holds numpy and scipy below the harness's versions
+	$(PYTHON) -m venv $(VENV)/otava
+	$(VENV)/otava/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/history/otava.txt
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.compiler pyproject.toml constraints.txt $(wildcard handler/engine/native/src/*)

@@ -24,7 +24,6 @@ import msgspec
 import bench
 from bench.errors import BenchError
 
-_POLL_S = 0.1
 _GRACE_S = 30.0
 _LOG_LINES = 15
 
@@ -92,11 +91,13 @@ class ServerChild:
         port: int,
         ready_path: str,
         start_s: float,
+        poll_s: float = 0.1,
     ) -> None:
         self._name = name
         self._port = port
         self._ready_path = ready_path
         self._start_s = start_s
+        self._poll_s = poll_s
         self._directory = tempfile.TemporaryDirectory(prefix="pilotlight-bench-")
         self._log_path = Path(self._directory.name) / "log"
         with self._log_path.open("wb") as log:
@@ -138,7 +139,7 @@ class ServerChild:
                 raise BenchError(f"{self._name} ended with {self._process.returncode}:\n{_tail(self._log_path)}")
             if time.monotonic() > deadline_s:
                 raise BenchError(f"{self._name} was not ready within {self._start_s:g} s:\n{_tail(self._log_path)}")
-            time.sleep(_POLL_S)
+            time.sleep(self._poll_s)
 
     def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5.0)
