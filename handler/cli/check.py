@@ -84,15 +84,22 @@ def _device(settings: Settings) -> str:
         device = precision.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         dtype = str(precision.dtype).removeprefix("torch.")
-        kernels = f", {_kernels()}" if device.type == "cpu" and precision.quantization == "int8" else ""
+        kernels = f", {_kernels()}" if device.type == "cpu" and _wants_int8(options) else ""
         details.append(f"{device} ({name}), {dtype}{kernels}, {free_memory_bytes(device) / 2**30:.1f} GiB free")
     return f"{'; '.join(details)}, torch {torch.__version__}"
 
 
-def _kernels() -> str:
-    from handler.engine.native.library import load_library  # noqa: PLC0415  (imports nothing heavy, but with the rest)
+def _wants_int8(options: EngineOptions) -> bool:
+    return options.quantization == "int8" or options.quantization == options.dtype == "auto"
 
-    return "int8 kernels" if load_library() else "no int8 kernels (no C compiler at install, or no AVX-512 VNNI)"
+
+def _kernels() -> str:
+    from handler.engine.native.library import INSTRUCTION_SETS, load_kernels  # noqa: PLC0415  (as the rest)
+
+    kernels = load_kernels()
+    if kernels is not None:
+        return f"int8 kernels for {kernels.instructions}"
+    return f"no int8 kernels (no C compiler at install, or neither {' nor '.join(INSTRUCTION_SETS.values())})"
 
 
 def _snapshot(settings: Settings) -> str:

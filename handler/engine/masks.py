@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handler.engine.follower import Follower
-from handler.engine.native.library import load_library
+from handler.engine.native.library import load_kernels
 
 _WORD_BITS = 32
 
@@ -22,8 +22,8 @@ class Masks:
         self._masks = torch.empty(0, self._words, dtype=torch.int32)
         # For each byte, whether the tokens of its bits are banned.
         self._banned = (torch.arange(256)[:, None] >> torch.arange(8) & 1 == 0).to(device)
-        library = load_library() if device.type == "cpu" else None
-        self._mask_rows = None if library is None else library.pl_mask_rows
+        kernels = load_kernels() if device.type == "cpu" else None
+        self._mask_rows = None if kernels is None else kernels.mask_rows
 
     def apply(self, logits: Tensor, followers: dict[int, Follower]) -> None:
         """Set to -inf what the followers do not allow in their rows of `logits` (R, vocab_size) float32.

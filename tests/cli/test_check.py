@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handler.__main__ import main
+from handler.engine.native.library import load_kernels
 from handler.engine.snapshot import Snapshot
 from handler.settings import Settings
 
@@ -33,7 +34,10 @@ def check(capsysbinary: pytest.CaptureFixture[bytes], code: int) -> dict[str, An
     return report | {finding["subject"]: finding for finding in report["findings"]}
 
 
-def test_all_is_good(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+def test_all_is_good(
+    capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTIZATION", "int8")
     report = check(capsysbinary, 0)
     assert set(report["settings"]) == {field.upper() for field in Settings.__struct_fields__}
     assert "checksums good" in report["snapshot"]["detail"]
@@ -48,7 +52,9 @@ def test_the_device_is_named_and_a_missing_one_is_wrong(
     capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detail = check(capsysbinary, 0)["device"]["detail"]
-    assert re.fullmatch(r"cpu \(\d+ threads\), float32, (no )?int8 kernels.*, \d+\.\d GiB free, torch .+", detail)
+    kernels = load_kernels()
+    found = re.escape(f"int8 kernels for {kernels.instructions}") if kernels else r"no int8 kernels \(.+\)"
+    assert re.fullmatch(rf"cpu \(\d+ threads\), float32, {found}, \d+\.\d GiB free, torch .+", detail)
     monkeypatch.setenv("MODEL_DEVICE", "cuda:77")
     report = check(capsysbinary, 1)
     assert not report["device"]["is_good"]
@@ -89,6 +95,8 @@ def test_a_damaged_file_is_found_and_the_rest_looked_at(
     shutil.copytree(tiny_served.directory, directory)
     data = (directory / name).read_bytes()
     (directory / name).write_bytes(b"\xff" * len(data))
+    if name == "int8.safetensors":  # which a CPU without kernels would not read
+        monkeypatch.setenv("QUANTIZATION", "int8")
     monkeypatch.setenv("MODEL_NAME", str(directory))
     report = check(capsysbinary, 1)
     assert not report["model"]["is_good"]

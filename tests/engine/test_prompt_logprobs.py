@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handler.engine.events import FinishReason, TokenLogprob
-from handler.engine.native.library import load_library
+from handler.engine.native.library import load_kernels
 from handler.engine.runner import TorchRunner
 from handler.engine.sampling_params import SamplingParams
 from tests.conftest import LoadTiny
@@ -82,7 +82,7 @@ def test_a_prompt_has_the_numbers_that_its_tokens_had_when_they_were_generated(l
     assert_close(entries_of(scored)[139:], generated.logprobs)
 
 
-@pytest.mark.skipif(load_library() is None, reason="the int8 kernels are not there")
+@pytest.mark.skipif(load_kernels() is None, reason="the int8 kernels are not there")
 def test_in_int8_they_are_the_same_numbers_to_the_bit(load_tiny: LoadTiny) -> None:
     core = load_tiny(quantization="int8", max_model_len=512, prefill_chunk_tokens=64, max_batch_size=4)
     assert not isinstance(core._runner, TorchRunner)

@@ -12,7 +12,7 @@ from handler.boot import BootTimeline
 from handler.engine.core import EngineCore
 from handler.engine.loading import load_core
 from handler.engine.native.decoder import NativeDecoder
-from handler.engine.native.library import load_library
+from handler.engine.native.library import load_kernels
 from handler.engine.native.runner import NativeRunner
 from handler.engine.options import EngineOptions
 from handler.engine.runner import TorchRunner
@@ -68,8 +68,8 @@ def texts(core: EngineCore) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def int8_core(embedded_snapshot: Snapshot) -> EngineCore:
     """In int8 as it runs on a CPU that has the compiled kernels."""
-    if load_library() is None:
-        pytest.skip("no int8 kernels: no C compiler, or no AVX-512 VNNI")
+    if load_kernels() is None:
+        pytest.skip("no int8 kernels: no C compiler, or not for this CPU")
     core = load_core(embedded_snapshot, EngineOptions(device="cpu"), BootTimeline())
     assert isinstance(core._runner, NativeRunner)
     return core
@@ -77,10 +77,10 @@ def int8_core(embedded_snapshot: Snapshot) -> EngineCore:
 
 @pytest.fixture(scope="module")
 def int8_core_in_torch(embedded_snapshot: Snapshot) -> EngineCore:
-    """In int8 as it runs on any other."""
+    """In int8 as it runs on any other that is told to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NativeDecoder, "fits", staticmethod(lambda config: False))
-        core = load_core(embedded_snapshot, EngineOptions(device="cpu"), BootTimeline())
+        core = load_core(embedded_snapshot, EngineOptions(device="cpu", quantization="int8"), BootTimeline())
     assert isinstance(core._runner, TorchRunner)
     assert core.model.info.quantization == "int8"
     return core

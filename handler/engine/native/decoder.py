@@ -34,6 +34,7 @@ class NativeDecoder:
         max_positions: the longest sequence.
         max_rows: of a step.
         threads: of the team that computes a step, the caller's included.
+        kernels: which to use, where it is not to be the fastest that this CPU can run.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class NativeDecoder:
         max_positions: int,
         max_rows: int,
         threads: int,
+        kernels: native.Kernels | None = None,
     ) -> None:
-        library = native.load_library()
-        assert library is not None, "`fits` was not asked"
-        self._step_function = library.pl_decoder_step
+        kernels = kernels or native.load_kernels()
+        assert kernels is not None, "`fits` was not asked"
+        self._step_function = kernels.decoder_step
         self._keep: list[object] = []  # what the kernels have addresses of
         self._quantised = quantised
         self._vocab_size = config.vocab_size
@@ -74,19 +76,19 @@ class NativeDecoder:
             head=self._linear("head", config.hidden_size),
         )
         self._keep.append(model)
-        handle = library.pl_decoder_create(ctypes.byref(model), threads, max_rows)
+        handle = kernels.decoder_create(ctypes.byref(model), threads, max_rows)
         if not handle:
             raise EngineError("no memory for the buffers of a step")
         self._handle = handle
         # Not when the process ends: a step may be on its way in the engine's thread, and the memory goes anyway.
-        weakref.finalize(self, library.pl_decoder_destroy, handle).atexit = False
+        weakref.finalize(self, kernels.decoder_destroy, handle).atexit = False
 
     @staticmethod
     def fits(config: ModelConfig) -> bool:
         """Whether the kernels are there, run on this CPU, and know this shape."""
         group = config.num_heads // config.num_kv_heads
         return (
-            native.load_library() is not None
+            native.load_kernels() is not None
             and config.head_dim % native.LANES == 0
             and config.intermediate_size % native.LANES == 0
             and group <= native.MAX_QUERIES

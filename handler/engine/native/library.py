@@ -1,4 +1,4 @@
-"""Finds the compiled kernels, asks whether this CPU can run them, and declares their functions and structs to ctypes.
+"""Finds the compiled kernels, asks which of them this CPU can run, and declares their functions and structs to ctypes.
 
 ctypes releases the interpreter's lock during a call: while a step computes, the event loop runs.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+from collections.abc import Callable
 from ctypes import POINTER, c_float, c_int32, c_void_p
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from handler.errors import EngineError
 
@@ -22,9 +24,11 @@ LANES = 16
 MAX_QUERIES = 48
 """PL_MAX_QUERIES."""
 
-
 MAX_ITEMS = 2**18 - 1
 """PL_MAX_ITEMS."""
+
+INSTRUCTION_SETS = {"avx512": "AVX-512 VNNI", "avx2": "AVX2"}
+"""What names of functions end in, and what people call it; the fastest first."""
 
 
 class Linear(ctypes.Structure):
@@ -100,44 +104,61 @@ class Step(ctypes.Structure):
     )
 
 
+class Kernels(NamedTuple):
+    """The functions that Python calls, compiled to one set of instructions."""
+
+    instructions: str
+    decoder_create: Callable[..., int | None]
+    decoder_destroy: Callable[..., None]
+    decoder_step: Callable[..., None]
+    mask_rows: Callable[..., None]
+
+
 @functools.cache
-def load_library() -> ctypes.CDLL | None:
-    """The kernels with their signatures, or None: not compiled into this installation, or not for this CPU.
+def load_kernels() -> Kernels | None:
+    """The fastest kernels that this CPU can run, or None: not compiled into this installation, or not for this CPU.
 
     Raises:
         EngineError: they were compiled from older sources.
     """
-    path = _path()
-    return None if path is None else open_library(path)
+    path = kernels_path()
+    return None if path is None else next(iter(open_library(path)), None)
 
 
-def open_library(path: Path) -> ctypes.CDLL | None:
-    """The kernels in that file; see `load_library`."""
+def open_library(path: Path) -> list[Kernels]:
+    """All kernels in that file that this CPU can run, the fastest first; see `load_kernels`."""
     library = ctypes.CDLL(str(path))
     try:
-        return _declared(library)
+        return [
+            declare(library, ending, instructions)
+            for ending, instructions in INSTRUCTION_SETS.items()
+            if library[f"pl_is_supported_{ending}"]()
+        ]
     except AttributeError as error:
         raise EngineError(
             f"{path.name} was compiled from older sources ({error}); install Pilotlight again to build it"
         ) from error
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL | None:
-    library.pl_is_supported.restype = ctypes.c_int
-    if not library.pl_is_supported():
-        return None
-    library.pl_decoder_create.argtypes = (POINTER(Model), ctypes.c_int, ctypes.c_int)
-    library.pl_decoder_create.restype = c_void_p
-    library.pl_decoder_destroy.argtypes = (c_void_p,)
-    library.pl_decoder_destroy.restype = None
-    library.pl_decoder_step.argtypes = (c_void_p, POINTER(Step))
-    library.pl_decoder_step.restype = None
-    library.pl_mask_rows.argtypes = (c_void_p, ctypes.c_int, c_void_p, ctypes.c_int, c_void_p)
-    library.pl_mask_rows.restype = None
-    return library
+def declare(library: ctypes.CDLL, ending: str, instructions: str) -> Kernels:
+    """The functions whose names have that ending, with their signatures."""
+
+    def function(name: str, result: type[c_void_p] | None, *arguments: Any) -> Callable[..., Any]:
+        found = library[f"{name}_{ending}"]
+        found.restype, found.argtypes = result, arguments
+        return found
+
+    return Kernels(
+        instructions,
+        decoder_create=function("pl_decoder_create", c_void_p, POINTER(Model), ctypes.c_int, ctypes.c_int),
+        decoder_destroy=function("pl_decoder_destroy", None, c_void_p),
+        decoder_step=function("pl_decoder_step", None, c_void_p, POINTER(Step)),
+        mask_rows=function("pl_mask_rows", None, c_void_p, ctypes.c_int, c_void_p, ctypes.c_int, c_void_p),
+    )
 
 
-def _path() -> Path | None:
+def kernels_path() -> Path | None:
+    """The compiled file, where there is one."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
         if path.is_file():

@@ -7,13 +7,13 @@ import torch
 
 from handler.engine.config import ModelConfig
 from handler.engine.native.decoder import NativeDecoder, Span
-from handler.engine.native.library import load_library
+from handler.engine.native.library import load_kernels
 from handler.engine.parameters import parameters
 from handler.engine.quantised import quantised_tensors
 from handler.engine.rope_config import RopeConfig
 from tests.engine.native.test_decoder import NUM_BLOCKS, by_torch, table
 
-pytestmark = pytest.mark.skipif(load_library() is None, reason="no int8 kernels: no C compiler, or no AVX-512 VNNI")
+pytestmark = pytest.mark.skipif(load_kernels() is None, reason="no int8 kernels: no C compiler, or not for this CPU")
 
 
 def shaped(hidden: int, inner: int, kv_heads: int, group: int, head_dim: int, vocab: int) -> ModelConfig:

@@ -3,17 +3,13 @@
  * The queries of all heads that share a kv head, from one row or many, pass over the keys together, a stretch of pages
  * at a time, with a running maximum and sum (FlashAttention, arXiv:2205.14135). Stretches begin at multiples of
  * STRETCH_TOKENS, and a query takes each of them in the same way whoever shares the pass. */
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
 
-#include "pilotlight.h"
+#include "kernels.h"
 
 enum { STRETCH_TOKENS = 128 };
 enum { MAX_GROUP = 6 };       /* queries whose sums are held in registers together */
-enum { VALUE_VECTORS = 4 };   /* of a value that are summed at the same time */
 
 typedef struct {
     float *page;    /* (head_dim, PL_BLOCK_TOKENS) keys or (PL_BLOCK_TOKENS, head_dim) values in single precision */
@@ -50,44 +46,45 @@ void pl_cache_write(const pl_cache *cache, const pl_heads *heads, const pl_span 
     uint16_t *keys = cache->keys + page + token, *values = cache->values + page + (size_t)token * heads->head_dim;
     for (int d = 0; d < heads->head_dim; d += PL_LANES) {
         uint16_t halves[PL_LANES];
-        __m256i k = _mm512_cvtps_ph(_mm512_loadu_ps(key + d), _MM_FROUND_TO_NEAREST_INT);
-        _mm256_storeu_si256((void *)halves, k);
+        f_store_halves(halves, f_load(key + d));
         for (int i = 0; i < PL_LANES; i++)
             keys[(size_t)(d + i) * PL_BLOCK_TOKENS] = halves[i];
-        __m256i v = _mm512_cvtps_ph(_mm512_loadu_ps(value + d), _MM_FROUND_TO_NEAREST_INT);
-        _mm256_storeu_si256((void *)(values + d), v);
+        f_store_halves(values + d, f_load(value + d));
     }
 }
 
 static void widen(const uint16_t *halves, int count, float *out)
 {
     for (int i = 0; i < count; i += PL_LANES)
-        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(halves + i))));
+        f_store(out + i, f_load_halves(halves + i));
 }
 
-/* scores[q][token] = queries[q] . keys[token] for one page; `count` is a constant where this is inlined. */
-PL_INLINE void score_group(const scratch_parts *s, int count, int first, int column, int head_dim)
+/* scores[q][token] = queries[q] . keys[token] for PL_SCORE_VECTORS vectors of a page from `token` on; `count` and `token`
+ * are constants where this is inlined. */
+PL_INLINE void score_group(const scratch_parts *s, int count, int first, int column, int token, int head_dim)
 {
     const float *query = s->queries + (size_t)first * head_dim;
-    __m512 low[MAX_GROUP], high[MAX_GROUP];
+    pl_floats low[MAX_GROUP], high[MAX_GROUP];
 #pragma GCC unroll 6
     for (int q = 0; q < count; q++)
-        low[q] = high[q] = _mm512_setzero_ps();
+        low[q] = high[q] = f_zero();
     for (int d = 0; d < head_dim; d++) {
-        __m512 k0 = _mm512_loadu_ps(s->page + (size_t)d * PL_BLOCK_TOKENS);
-        __m512 k1 = _mm512_loadu_ps(s->page + (size_t)d * PL_BLOCK_TOKENS + PL_LANES);
+        pl_floats k0 = f_load(s->page + (size_t)d * PL_BLOCK_TOKENS + token);
+        pl_floats k1 = f_load(s->page + (size_t)d * PL_BLOCK_TOKENS + PL_LANES);
 #pragma GCC unroll 6
         for (int q = 0; q < count; q++) {
-            __m512 element = _mm512_set1_ps(query[(size_t)q * head_dim + d]);
-            low[q] = _mm512_fmadd_ps(element, k0, low[q]);
-            high[q] = _mm512_fmadd_ps(element, k1, high[q]);
+            pl_floats element = f_set1(query[(size_t)q * head_dim + d]);
+            low[q] = f_fmadd(element, k0, low[q]);
+            if (PL_SCORE_VECTORS == 2)
+                high[q] = f_fmadd(element, k1, high[q]);
         }
     }
 #pragma GCC unroll 6
     for (int q = 0; q < count; q++) {
-        float *to = s->scores + (size_t)(first + q) * STRETCH_TOKENS + column;
-        _mm512_storeu_ps(to, low[q]);
-        _mm512_storeu_ps(to + PL_LANES, high[q]);
+        float *to = s->scores + (size_t)(first + q) * STRETCH_TOKENS + column + token;
+        f_store(to, low[q]);
+        if (PL_SCORE_VECTORS == 2)
+            f_store(to + PL_LANES, high[q]);
     }
 }
 
@@ -98,38 +95,38 @@ PL_INLINE void weigh_group(const scratch_parts *s, int count, int vectors, int f
 {
     const float *weight = s->scores + (size_t)first * STRETCH_TOKENS + column;
     float *sum = s->sums + (size_t)first * head_dim + d;
-    __m512 total[MAX_GROUP * VALUE_VECTORS];
+    pl_floats total[MAX_GROUP * PL_VALUE_VECTORS];
 #pragma GCC unroll 6
     for (int q = 0; q < count; q++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            total[q * vectors + v] = _mm512_loadu_ps(sum + (size_t)q * head_dim + v * PL_LANES);
+            total[q * vectors + v] = f_load(sum + (size_t)q * head_dim + v * PL_LANES);
     for (int token = 0; token < tokens; token++) {
         const float *value = s->page + (size_t)token * head_dim + d;
-        __m512 part[VALUE_VECTORS];
+        pl_floats part[PL_VALUE_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            part[v] = _mm512_loadu_ps(value + v * PL_LANES);
+            part[v] = f_load(value + v * PL_LANES);
 #pragma GCC unroll 6
         for (int q = 0; q < count; q++) {
-            __m512 w = _mm512_set1_ps(weight[(size_t)q * STRETCH_TOKENS + token]);
+            pl_floats w = f_set1(weight[(size_t)q * STRETCH_TOKENS + token]);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                total[q * vectors + v] = _mm512_fmadd_ps(w, part[v], total[q * vectors + v]);
+                total[q * vectors + v] = f_fmadd(w, part[v], total[q * vectors + v]);
         }
     }
 #pragma GCC unroll 6
     for (int q = 0; q < count; q++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            _mm512_storeu_ps(sum + (size_t)q * head_dim + v * PL_LANES, total[q * vectors + v]);
+            f_store(sum + (size_t)q * head_dim + v * PL_LANES, total[q * vectors + v]);
 }
 
 PL_INLINE void weigh_queries(const scratch_parts *s, int count, int first, int column, int tokens, int head_dim)
 {
     int d = 0;
-    for (; d + VALUE_VECTORS * PL_LANES <= head_dim; d += VALUE_VECTORS * PL_LANES)
-        weigh_group(s, count, VALUE_VECTORS, first, column, tokens, d, head_dim);
+    for (; d + PL_VALUE_VECTORS * PL_LANES <= head_dim; d += PL_VALUE_VECTORS * PL_LANES)
+        weigh_group(s, count, PL_VALUE_VECTORS, first, column, tokens, d, head_dim);
     for (; d < head_dim; d += PL_LANES)
         weigh_group(s, count, 1, first, column, tokens, d, head_dim);
 }
@@ -139,8 +136,11 @@ PL_INLINE void page_group(const scratch_parts *s, int is_values, int count, int 
 {
     if (is_values)
         weigh_queries(s, count, first, column, tokens, head_dim);
-    else
-        score_group(s, count, first, column, head_dim);
+    else {
+        score_group(s, count, first, column, 0, head_dim);
+        if (PL_SCORE_VECTORS == 1)
+            score_group(s, count, first, column, PL_LANES, head_dim);
+    }
 }
 
 static void for_queries(const scratch_parts *s, int is_values, int num_queries, int column, int tokens, int head_dim)
@@ -161,28 +161,27 @@ static void for_queries(const scratch_parts *s, int is_values, int num_queries, 
 static void soften(const scratch_parts *s, int query, int from, int to, int head_dim, float *maximum, float *total)
 {
     float *scores = s->scores + (size_t)query * STRETCH_TOKENS, *sum = s->sums + (size_t)query * head_dim;
-    __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __mmask16 seen[STRETCH_TOKENS / PL_LANES];
-    __m512 largest = _mm512_set1_ps(-INFINITY), added = _mm512_setzero_ps();
+    pl_ints lane = i_counting();
+    pl_mask seen[STRETCH_TOKENS / PL_LANES];
+    pl_floats largest = f_set1(-INFINITY), added = f_zero();
     for (int i = 0; i < STRETCH_TOKENS / PL_LANES; i++) {
-        __m512i token = _mm512_add_epi32(lane, _mm512_set1_epi32(i * PL_LANES));
-        seen[i] = _mm512_cmpge_epi32_mask(token, _mm512_set1_epi32(from)) &
-                  _mm512_cmplt_epi32_mask(token, _mm512_set1_epi32(to));
-        largest = _mm512_mask_max_ps(largest, seen[i], largest, _mm512_loadu_ps(scores + i * PL_LANES));
+        pl_ints token = i_add(lane, i_set1(i * PL_LANES));
+        seen[i] = m_and(i_at_least(token, i_set1(from)), i_less(token, i_set1(to)));
+        largest = f_max_where(largest, seen[i], f_load(scores + i * PL_LANES));
     }
-    float now = fmaxf(*maximum, _mm512_reduce_max_ps(largest));
+    float now = fmaxf(*maximum, f_reduce_max(largest));
     for (int i = 0; i < STRETCH_TOKENS / PL_LANES; i++) {
-        __m512 e = pl_exp(_mm512_sub_ps(_mm512_loadu_ps(scores + i * PL_LANES), _mm512_set1_ps(now)));
-        e = _mm512_maskz_mov_ps(seen[i], e);
-        added = _mm512_add_ps(added, e);
-        _mm512_storeu_ps(scores + i * PL_LANES, e);
+        pl_floats e = pl_exp(f_sub(f_load(scores + i * PL_LANES), f_set1(now)));
+        e = f_where(seen[i], e);
+        added = f_add(added, e);
+        f_store(scores + i * PL_LANES, e);
     }
-    float shrink = _mm512_cvtss_f32(pl_exp(_mm512_set1_ps(*maximum - now))); /* first stretch: sums are zeros still */
-    *total = *total * shrink + _mm512_reduce_add_ps(added);
+    float shrink = f_first(pl_exp(f_set1(*maximum - now))); /* first stretch: sums are zeros still */
+    *total = *total * shrink + f_reduce_add(added);
     *maximum = now;
     if (shrink != 1.0f)
         for (int d = 0; d < head_dim; d += PL_LANES)
-            _mm512_storeu_ps(sum + d, _mm512_mul_ps(_mm512_loadu_ps(sum + d), _mm512_set1_ps(shrink)));
+            f_store(sum + d, f_mul(f_load(sum + d), f_set1(shrink)));
 }
 
 void pl_attend(const pl_cache *cache, const pl_heads *heads, const pl_span *span, int first, int rows, int kv_head,
@@ -194,11 +193,11 @@ void pl_attend(const pl_cache *cache, const pl_heads *heads, const pl_span *span
     int end = position + rows;
     scratch_parts s = parts_of(scratch, head_dim);
     float maximum[PL_MAX_QUERIES], total[PL_MAX_QUERIES];
-    __m512 scale = _mm512_set1_ps(1.0f / sqrtf((float)head_dim));
+    pl_floats scale = f_set1(1.0f / sqrtf((float)head_dim));
     for (int q = 0; q < num_queries; q++) {
         const float *query = qkv + (size_t)(first + q / group) * qkv_stride + (kv_head * group + q % group) * head_dim;
         for (int d = 0; d < head_dim; d += PL_LANES)
-            _mm512_storeu_ps(s.queries + q * head_dim + d, _mm512_mul_ps(_mm512_loadu_ps(query + d), scale));
+            f_store(s.queries + q * head_dim + d, f_mul(f_load(query + d), scale));
         maximum[q] = -INFINITY;
         total[q] = 0.0f;
     }
@@ -227,8 +226,8 @@ void pl_attend(const pl_cache *cache, const pl_heads *heads, const pl_span *span
     }
     for (int q = 0; q < num_queries; q++) {
         float *to = out + (size_t)(first + q / group) * out_stride + (kv_head * group + q % group) * head_dim;
-        __m512 inverse = _mm512_set1_ps(1.0f / total[q]);
+        pl_floats inverse = f_set1(1.0f / total[q]);
         for (int d = 0; d < head_dim; d += PL_LANES)
-            _mm512_storeu_ps(to + d, _mm512_mul_ps(_mm512_loadu_ps(s.sums + q * head_dim + d), inverse));
+            f_store(to + d, f_mul(f_load(s.sums + q * head_dim + d), inverse));
     }
 }

@@ -2,10 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-#include "simd.h"
-
-#include "pilotlight.h"
+#include "kernels.h"
 
 /* Kinds of phases. Those of a layer come first, in order. */
 enum {
@@ -84,7 +81,7 @@ pl_decoder *pl_decoder_create(const pl_model *model, int threads, int max_rows)
     d->normed = take((size_t)threads * model->hidden_size, sizeof(float));
     d->scratch = take((size_t)threads * d->scratch_bytes, 1);
     d->tiles = take(rows, sizeof *d->tiles);
-    d->of_hidden = (pl_quantised){take(rows * padded(widest), 1), take(rows * digits, sizeof(float)),
+    d->of_hidden = (pl_quantised){take(rows * padded(widest), sizeof(pl_value)), take(rows * digits, sizeof(float)),
                                   take(rows * digits, sizeof(int32_t)), padded(model->hidden_size), 1};
     if (d->team == NULL || d->hidden == NULL || d->heads == NULL || d->attended == NULL || d->activated == NULL ||
         d->normed == NULL || d->scratch == NULL || d->tiles == NULL || d->of_hidden.value == NULL ||
@@ -127,8 +124,8 @@ static void embed(pl_decoder *d, int row)
     const uint16_t *from = d->model->embedding + (size_t)d->step->tokens[row] * size;
     float *to = d->hidden + (size_t)row * size;
     for (int i = 0; i < size; i += PL_LANES) {
-        __mmask16 lanes = pl_tail(i, size);
-        _mm512_mask_storeu_ps(to + i, lanes, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, from + i)));
+        pl_lanes lanes = pl_tail(i, size);
+        f_store_lanes(to + i, lanes, f_load_halves_lanes(lanes, from + i));
     }
 }
 

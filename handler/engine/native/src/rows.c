@@ -1,70 +1,67 @@
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-#include "simd.h"
-
 #include <float.h>
 #include <math.h>
 
-#include "pilotlight.h"
+#include "kernels.h"
 
 /* The vector at `i` of `x`, less what the digit before took of it, where there is one. */
-PL_INLINE __m512 left_over(const float *x, int i, int size, const int8_t *coarse, float coarse_scale)
+PL_INLINE pl_floats left_over(const float *x, int i, int size, const pl_value *coarse, float coarse_scale)
 {
-    __m512 v = _mm512_maskz_loadu_ps(pl_tail(i, size), x + i);
+    pl_floats v = f_load_lanes(pl_tail(i, size), x + i);
     if (coarse == NULL)
         return v;
-    __m512 taken = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(coarse + i))));
-    return _mm512_fnmadd_ps(taken, _mm512_set1_ps(coarse_scale), v);
+    pl_floats taken = f_of_ints(i_load_values(coarse + i));
+    return f_fnmadd(taken, f_set1(coarse_scale), v);
 }
 
 /* The scale that fits the largest magnitude into a byte. Not a number if one of them is not: that must come out at the
  * end, and neither the maximum nor an int8 would show it. */
-PL_INLINE float fitting_scale(const float *x, int size, const int8_t *coarse, float coarse_scale)
+PL_INLINE float fitting_scale(const float *x, int size, const pl_value *coarse, float coarse_scale)
 {
-    __m512 largest = _mm512_setzero_ps();
-    __mmask16 is_nan = 0;
+    pl_floats largest = f_zero();
+    pl_bits is_nan = 0;
     for (int i = 0; i < size; i += PL_LANES) {
-        __m512 v = left_over(x, i, size, coarse, coarse_scale);
-        is_nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        largest = _mm512_max_ps(largest, _mm512_abs_ps(v));
+        pl_floats v = left_over(x, i, size, coarse, coarse_scale);
+        is_nan |= f_unordered(v);
+        largest = f_max(largest, f_abs(v));
     }
-    return is_nan ? NAN : fmaxf(_mm512_reduce_max_ps(largest) / 127.0f, FLT_MIN);
+    return is_nan ? NAN : fmaxf(f_reduce_max(largest) / 127.0f, FLT_MIN);
 }
 
 void pl_quantise_row(const float *x, int size, pl_quantised *to, int row)
 {
     for (int digit = 0; digit < to->digits; digit++) {
         int index = row * to->digits + digit;
-        int8_t *value = to->value + (size_t)index * to->stride;
-        const int8_t *coarse = digit ? value - to->stride : NULL;
+        pl_value *value = to->value + (size_t)index * to->stride;
+        const pl_value *coarse = digit ? value - to->stride : NULL;
         float coarse_scale = digit ? to->scale[index - 1] : 0.0f;
         float scale = fitting_scale(x, size, coarse, coarse_scale);
-        __m512 inverse = _mm512_set1_ps(1.0f / scale);
-        __m512i sum = _mm512_setzero_si512();
+        pl_floats inverse = f_set1(1.0f / scale);
+        pl_ints sum = i_zero();
         for (int i = 0; i < size; i += PL_LANES) {
-            __m512 v = left_over(x, i, size, coarse, coarse_scale);
-            __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
-            sum = _mm512_add_epi32(sum, rounded);
-            _mm_storeu_si128((void *)(value + i), _mm512_cvtsepi32_epi8(rounded));
+            pl_floats v = left_over(x, i, size, coarse, coarse_scale);
+            pl_ints rounded = i_of_floats(f_mul(v, inverse));
+            sum = i_add(sum, rounded);
+            i_store_values(value + i, rounded);
         }
         to->scale[index] = scale;
-        to->sum[index] = isnan(scale) ? 0 : 128 * _mm512_reduce_add_epi32(sum); /* NaN's integers would overflow */
+        to->sum[index] = isnan(scale) ? 0 : 128 * i_reduce_add(sum); /* NaN's integers would overflow */
     }
 }
 
 void pl_rms_norm(const float *x, const float *weight, int size, float eps, float *out)
 {
-    __m512 squares = _mm512_setzero_ps();
+    pl_floats squares = f_zero();
     for (int i = 0; i < size; i += PL_LANES) {
-        __m512 v = _mm512_maskz_loadu_ps(pl_tail(i, size), x + i);
-        squares = _mm512_fmadd_ps(v, v, squares);
+        pl_floats v = f_load_lanes(pl_tail(i, size), x + i);
+        squares = f_fmadd(v, v, squares);
     }
-    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)size + eps));
+    pl_floats factor = f_set1(1.0f / sqrtf(f_reduce_add(squares) / (float)size + eps));
     for (int i = 0; i < size; i += PL_LANES) {
-        __mmask16 lanes = pl_tail(i, size);
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), factor);
+        pl_lanes lanes = pl_tail(i, size);
+        pl_floats v = f_mul(f_load_lanes(lanes, x + i), factor);
         if (weight != NULL)
-            v = _mm512_mul_ps(v, _mm512_maskz_loadu_ps(lanes, weight + i));
-        _mm512_mask_storeu_ps(out + i, lanes, v);
+            v = f_mul(v, f_load_lanes(lanes, weight + i));
+        f_store_lanes(out + i, lanes, v);
     }
 }
 
@@ -85,8 +82,8 @@ void pl_mask_rows(float *logits, int vocab, const int32_t *rows, int num_rows, c
         float *row = logits + (size_t)rows[n] * vocab;
         const uint32_t *mask = masks + (size_t)n * words;
         for (int i = 0; i < vocab; i += PL_LANES) {
-            __mmask16 banned = ~(__mmask16)(mask[i / 32] >> i % 32) & pl_tail(i, vocab);
-            _mm512_mask_storeu_ps(row + i, banned, _mm512_set1_ps(-INFINITY));
+            pl_bits banned = ~(pl_bits)(mask[i / 32] >> i % 32) & pl_tail_bits(i, vocab);
+            f_store_bits(row + i, banned, f_set1(-INFINITY));
         }
     }
 }
