@@ -15,6 +15,7 @@ from handler.engine.config import ModelConfig, ModelShape, read_architecture, re
 from handler.engine.kv_cache import KvCache
 from handler.engine.loader import load_decoder
 from handler.engine.model import Decoder
+from handler.engine.native.decoder import NativeDecoder
 from handler.engine.precision import Precision
 from handler.errors import ConfigurationError, UnsupportedModelError
 
@@ -48,6 +49,10 @@ class Architecture(Protocol):
     def can_quantise(self) -> bool:
         """Whether there is an int8 form of it; see `quantised.py`."""
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the compiled kernels can compute that form on this machine's CPU."""
+
     def load(self, tensors: Iterable[tuple[str, Tensor]], precision: Precision, max_positions: int) -> AnyDecoder:
         """The decoder, made of the snapshot's tensors.
 
@@ -62,6 +67,11 @@ class OwnArchitecture(msgspec.Struct, frozen=True):
 
     shape: ModelConfig
     can_quantise: Literal[True] = True
+
+    @property
+    def has_kernels(self) -> bool:
+        """Those for the CPU."""
+        return NativeDecoder.fits(self.shape)
 
     def load(self, tensors: Iterable[tuple[str, Tensor]], precision: Precision, max_positions: int) -> Decoder:
         """Our decoder in floating point."""

@@ -89,9 +89,11 @@ class BackendBuilder(msgspec.Struct, frozen=True, kw_only=True):
         if self.precision.device.type == "cuda":
             return self._cuda(config)
         if self.precision.quantization == "int8":
-            if self.precision.dtype == torch.float32 and NativeDecoder.fits(config):
+            if self.precision.dtype == torch.float32 and self.architecture.has_kernels:
                 return self._native(config)
             logger.warning("no int8 kernels for this machine, model or dtype (see README): torch computes, far slower")
+        elif self.options.quantization == "auto" and self.options.dtype == "auto":
+            logger.warning("no int8 kernels for this machine or model (see README): in float32, slower")
         return self._torch(self._decoder(config, None))
 
     def _native(self, config: ModelConfig) -> Backend:

@@ -75,7 +75,7 @@ class Int8Linear:
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None, digits: int = 1) -> None:
         """`weight` int8 (out_features, in_features), `scales` and `bias` float32 (out_features,)."""
         self._low_bits: Tensor | None = None
-        if weight.device.type == "cpu" and _sums_saturate():
+        if weight.device.type == "cpu" and int8_sums_saturate():
             self._low_bits = (weight & 1).t()
             weight = weight >> 1
         self._weight = weight.t()
@@ -106,8 +106,8 @@ class Int8Linear:
 
 
 @functools.cache
-def _sums_saturate() -> bool:
-    """Whether torch's product of large int8 numbers is wrong here, as on x86 without VNNI.
+def int8_sums_saturate() -> bool:
+    """Whether torch's product of large int8 numbers is wrong here, as on x86 without VNNI, where it is slow as well.
 
     There oneDNN adds two products in 16 bits, an activation's plus 128 among the factors ("Nuances of int8
     computations" in its guide): 255 * 127 * 2 is too much for them, 255 * 64 * 2 is not.

@@ -39,7 +39,7 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     """
     architecture = open_architecture(snapshot.directory, timeline)
     config = architecture.shape
-    precision = resolve_precision(options, can_quantise=architecture.can_quantise)
+    precision = resolve_precision(options, can_quantise=architecture.can_quantise, has_kernels=architecture.has_kernels)
     max_model_len = _max_model_len(config, options)
     with timeline.phase("tokenizer"):
         tokenizer = Tokenizer(snapshot.directory)

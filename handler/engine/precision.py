@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from handler.engine.cuda.linear import Fp8Linear, ScaledProduct, find_scaled_product, has_int8_product
-from handler.engine.linear import FloatLinear, Linear, PackedLinear
+from handler.engine.linear import FloatLinear, Linear, PackedLinear, int8_sums_saturate
+from handler.engine.native.library import load_kernels
 from handler.engine.options import EngineOptions
 from handler.errors import ConfigurationError
 
@@ -33,8 +34,15 @@ class Precision(msgspec.Struct, frozen=True):
         return kind(weight.to(self.device, self.dtype), moved_bias)
 
 
-def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> Precision:
-    """What `options` ask for, with every `auto` decided; `can_quantise`: whether the model has an int8 form.
+def resolve_precision(
+    options: EngineOptions, *, can_quantise: bool = True, has_kernels: bool | None = None
+) -> Precision:
+    """What `options` ask for, with every `auto` decided.
+
+    Args:
+        options: what is asked for.
+        can_quantise: whether the model has an int8 form.
+        has_kernels: whether the compiled kernels would compute that form on the CPU; None: where there are any.
 
     Raises:
         ConfigurationError: this machine has no such device, or the choices do not go together.
@@ -60,7 +68,7 @@ def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> P
     if dtype_name not in _DTYPES:
         raise ConfigurationError("TORCH_DTYPE", f"{dtype_name} is none of {', '.join(_DTYPES)}")
     dtype = _DTYPES[dtype_name]
-    quantization = _quantization(options, device, can_quantise=can_quantise)
+    quantization = _quantization(options, device, can_quantise=can_quantise, has_kernels=has_kernels)
     fp8_product = find_scaled_product(device, dtype) if quantization == "fp8" else None
     if quantization == "fp8" and fp8_product is None:
         raise ConfigurationError("QUANTIZATION", f"{device} has no product of fp8 matrices; use int8 or none")
@@ -68,11 +76,19 @@ def resolve_precision(options: EngineOptions, *, can_quantise: bool = True) -> P
 
 
 def _quantization(
-    options: EngineOptions, device: torch.device, *, can_quantise: bool
+    options: EngineOptions, device: torch.device, *, can_quantise: bool, has_kernels: bool | None
 ) -> Literal["none", "int8", "fp8"]:
-    """On the CPU int8 where the model has it, unless a dtype or a quantization was asked for."""
+    """On the CPU int8 where the model has it and it is fast, unless a dtype or a quantization was asked for.
+
+    Without the kernels and without VNNI torch needs several times as long for a step in int8 as for one in float32
+    (docs/performance.md).
+    """
     if options.quantization == "auto":
-        return "int8" if can_quantise and device.type == "cpu" and options.dtype == "auto" else "none"
+        if not can_quantise or device.type != "cpu" or options.dtype != "auto":
+            return "none"
+        if has_kernels is None:
+            has_kernels = load_kernels() is not None
+        return "int8" if has_kernels or not int8_sums_saturate() else "none"
     if options.quantization == "int8" and device.type == "cuda" and not has_int8_product(device):
         raise ConfigurationError("QUANTIZATION", f"{device} has no product of int8 matrices; use none")
     return options.quantization

@@ -81,7 +81,7 @@ def test_people_see_what_is_served_where_and_how_to_try_it(tiny_environ: dict[st
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "handler", "serve", "--port", str(port)],
-        env={"PATH": os.environ["PATH"]} | tiny_environ,
+        env={"PATH": os.environ["PATH"], "QUANTIZATION": "int8"} | tiny_environ,
         stdin=subprocess.DEVNULL,
         stdout=inner,
         stderr=inner,

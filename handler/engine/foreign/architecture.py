@@ -36,6 +36,7 @@ class ForeignArchitecture:
     """
 
     can_quantise = False
+    has_kernels = False
 
     def __init__(self, directory: Path) -> None:
         register()
