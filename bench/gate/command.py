@@ -36,8 +36,8 @@ from bench.rounds import show_progress
 from handler.errors import ConfigurationError
 from handler.settings import Settings
 
-_LOOKS, _BUDGET_S = (8, 12, 16, 24, 40), 480
-_QUICK_LOOKS, _QUICK_BUDGET_S = (8, 12, 16), 200
+_LOOKS, _BUDGET_S = (8, 12, 16, 24, 40), 560
+_QUICK_LOOKS, _QUICK_BUDGET_S = (8, 12, 16), 270
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """
     began_s = time.monotonic()
     plan = _plan(args)
+    rounds = Rounds(plan, show_progress)
     if "stub" in plan.duels:
         find_wrk()
     repository = repository_at(Path.cwd())
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if "micro" in plan.duels and not can_count():
         notes.append("valgrind is not installed: micro paths are timed, which shows less (apt-get install valgrind)")
     with _duels(sides, plan) as (duels, counts):
-        outcome = Rounds(plan, show_progress).run(duels, counts)
+        outcome = rounds.run(duels, counts)
     result = GateResult(
         base=revisions.base,
         head=revisions.head,

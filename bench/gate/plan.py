@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         duels: what is measured.
         looks: numbers of rounds after which the samples are judged; the last one ends it.
-        budget_s: after which no round begins.
+        budget_s: after which no round begins, from the start of the command.
         seconds: of each load of a stub server with whole requests; each side gets two in a round.
         stream_s: of each load with streams, likewise.
         connections: that ask for whole answers.

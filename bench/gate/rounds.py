@@ -56,7 +56,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rounds:
-    """Runs duels and keeps their samples.
+    """Runs duels and keeps their samples. The budget counts from when this was made.
 
     Args:
         plan: with the looks and the budget.
@@ -68,6 +68,7 @@ class Rounds:
         self, plan: Plan, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._plan, self._progress, self._clock = plan, progress, clock
+        self._began_s = clock()
         self._rng = random.Random(plan.seed)  # noqa: S311  (an order)
         self._samples: dict[Metric, Pair[list[float]]] = {}
         self._problems: list[Problem] = []
@@ -78,9 +79,9 @@ class Rounds:
         for name, duel in counts.items():
             if not self._fight(name, duel):
                 self._given_up.append(name)
-        looks, began_s, number = self._plan.looks, self._clock(), 0
-        going, verdicts = dict(duels), self._judge()
-        while going and number < looks[-1] and self._clock() - began_s < self._plan.budget_s:
+        looks, number, verdicts = self._plan.looks, 0, self._judge()
+        going = dict(duels)
+        while going and number < looks[-1] and self._clock() - self._began_s < self._plan.budget_s:
             number += 1
             self._progress(f"round {number} of at most {looks[-1]}")
             for name, duel in list(going.items()):

@@ -34,7 +34,7 @@ def test_instructions_show_what_was_made_slower_and_nothing_else(sides: Pair[Ins
     }
     assert verdicts["decode_instructions"].verdict == "fail"
     assert verdicts["validation_instructions"].verdict == "pass"
-    assert verdicts["validation_instructions"].slowdown == pytest.approx(1.0, abs=0.005)
+    assert verdicts["validation_instructions"].slowdown == pytest.approx(1.0, abs=0.02)
     # A turn of the loop is some ten instructions of the interpreter.
     more = verdicts["decode_instructions"].head_median - verdicts["decode_instructions"].base_median
     assert 5 * _LOOPS < more < 200 * _LOOPS
