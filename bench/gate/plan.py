@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 64
     streams: int = 64
     tokens: int = 256
-    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 64, 16: 32})
+    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 40, 16: 16})
     records: int = 10_000
     paths: dict[str, int] = msgspec.field(default_factory=lambda: PATHS)
     server_core: int
