@@ -59,8 +59,8 @@ static void widen(const uint16_t *halves, int count, float *out)
         f_store(out + i, f_load_halves(halves + i));
 }
 
-/* scores[q][token] = queries[q] . keys[token] for PL_SCORE_VECTORS vectors of a page from `token` on; `count` and `token`
- * are constants where this is inlined. */
+/* scores[q][token] = queries[q] . keys[token] for a page, or its half from `token` on where PL_SCORE_VECTORS is 1 and
+ * `high` is nothing. `count` and `token` are constants where this is inlined. */
 PL_INLINE void score_group(const scratch_parts *s, int count, int first, int column, int token, int head_dim)
 {
     const float *query = s->queries + (size_t)first * head_dim;

@@ -1,4 +1,4 @@
-/* All that is written in the vectors of simd.h, compiled to AVX2: the compiler is told so before it reads a line. */
+/* All that is written in the vectors of simd.h, compiled to AVX2. The compiler is told so before it reads a line. */
 #pragma GCC target("avx2,fma,f16c")
 #define PL_ISA avx2
 #define PL_SIMD "simd_avx2.h"

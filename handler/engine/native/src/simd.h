@@ -1,8 +1,9 @@
 /* Vectors of 16 lanes, in whichever instructions this translation unit is compiled to: PL_SIMD has them.
  *
  * The kernels are written once, in these words. Floating point is the same to the last bit in all instruction sets: each
- * lane sees the same operations in the same order, and what runs across lanes folds them in the same order. Integers
- * are exact anyway.
+ * lane sees the same operations in the same order, and what runs across lanes folds halves onto each other, as GCC's
+ * reductions for AVX-512 do (another compiler's may not). Integers are exact anyway. tests/engine/native has the words
+ * in plain C, and holds the others to its bits.
  *
  *   pl_floats, pl_ints   16 numbers of 32 bits; what works on them begins with f_ and i_
  *   pl_mask              16 answers to a comparison
