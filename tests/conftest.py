@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
 
@@ -22,6 +23,10 @@ from tests.server import LoggedServer, ServerProcess, logged_process
 from tests.tiny_models import make_model, save_model
 
 __all__ = ["postgres_server", "postgres_url"]
+
+# How long one example takes is the machine's affair: timing goals live in benchmarks.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 TEST_HOME = Path(__file__).parent.parent / ".cache" / "pilotlight"
 """Kept between runs, so that the embedded model is prepared once per checkout."""

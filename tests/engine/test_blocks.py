@@ -82,7 +82,7 @@ Pool.publish = precondition(  # type: ignore[method-assign]
     lambda self: {block for table in self.held for block in table} - set(self.known)
 )(Pool.publish)
 TestPool = Pool.TestCase
-TestPool.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestPool.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_the_least_recently_used_is_given_away_first() -> None:

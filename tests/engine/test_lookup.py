@@ -50,7 +50,7 @@ def test_no_guess_where_there_is_no_room() -> None:
     assert propose("ababab", limit=-1) == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(0, 3), max_size=30),
     st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=10),

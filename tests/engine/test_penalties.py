@@ -34,7 +34,7 @@ def anew(row: Tensor, sequence: Sequence) -> Tensor:
     return row - (params.frequency_penalty * counts + params.presence_penalty * (counts > 0))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=600),
     grown=st.lists(tokens, max_size=6),

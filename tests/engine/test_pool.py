@@ -452,4 +452,4 @@ class Serving(RuleBasedStateMachine):
 
 
 TestServing = Serving.TestCase
-TestServing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestServing.settings = settings(max_examples=60, stateful_step_count=40)

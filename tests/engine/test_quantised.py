@@ -21,7 +21,7 @@ from tests.engine.checkpoints import checkpoint, watched
 from tests.tiny_models import VARIANTS
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 50), columns=st.integers(1, 70), seed=st.integers(0, 99))
 def test_packing_loses_nothing_and_pads_with_zeros(rows: int, columns: int, seed: int) -> None:
     weight = torch.randint(-127, 128, (rows, columns), generator=torch.Generator().manual_seed(seed)).to(torch.int8)

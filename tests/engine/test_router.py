@@ -171,4 +171,4 @@ class Routing(RuleBasedStateMachine):
 
 
 TestRouting = Routing.TestCase
-TestRouting.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestRouting.settings = settings(max_examples=100, stateful_step_count=40)

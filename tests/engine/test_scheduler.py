@@ -149,10 +149,10 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestScheduling.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20)), min_size=1, max_size=12),
     st.integers(MAX_LEN // BLOCK, 24),

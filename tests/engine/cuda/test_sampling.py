@@ -51,7 +51,7 @@ sampling = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(sampling, min_size=1, max_size=5),
     seed=st.integers(0, 10**6),

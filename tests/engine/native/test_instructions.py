@@ -122,7 +122,7 @@ def extreme(rows: int, columns: int, seed: int) -> Tensor:
 
 
 @each_set
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 19), inputs=st.integers(1, 90), outputs=st.integers(1, 150), seed=st.integers(0, 999))
 def test_sums_of_products_are_exact(kernels: Kernels, rows: int, inputs: int, outputs: int, seed: int) -> None:
     x, weight = extreme(rows, inputs, seed), extreme(outputs, inputs, seed + 1)
@@ -140,7 +140,7 @@ def test_sums_of_the_largest_products_are_exact(kernels: Kernels, signs: tuple[i
 
 
 @each_set
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 9), inputs=st.integers(1, 70), outputs=st.integers(1, 100), seed=st.integers(0, 999))
 def test_what_a_digit_leaves_over_the_next_one_takes(
     kernels: Kernels, rows: int, inputs: int, outputs: int, seed: int
@@ -217,7 +217,7 @@ def test_logits_are_those_of_plain_c_to_the_bit(kernels: Kernels, plain: Kernels
 
 
 @each_set
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), vocab=st.integers(1, 130))
 def test_only_banned_tokens_are_masked(kernels: Kernels, data: st.DataObject, vocab: int) -> None:
     words = -(-vocab // 32)
