@@ -18,7 +18,7 @@ from bench.compare.closed import streams, whole_answers
 from bench.compare.memory import MemoryPeak
 from bench.compare.metrics import metrics_of
 from bench.compare.open import streamed_chats
-from bench.compare.plan import Part, Plan, StreamLoad, has_streams
+from bench.compare.plan import Part, Plan, StreamLoad
 from bench.compare.points import Engine, LoadPoint, Workload
 from bench.compare.progress import RunProgress
 from bench.compare.raw import RawFiles
@@ -29,7 +29,12 @@ from bench.rounds import Measurement
 from bench.stub_model import STUB_MODEL
 from handler.engine.snapshot import Snapshot
 
-_WORDS: dict[Part, str] = {"closed": "closed loops", "open": "open loops", "model": "embedded model"}
+_WORDS: dict[Part, str] = {
+    "closed": "whole answers",
+    "streams": "streams",
+    "open": "open loops",
+    "model": "embedded model",
+}
 _PLAIN: tuple[Workload, ...] = ("database", "json", "template")
 """The database comes first: memory is read when nothing but it has been used."""
 
@@ -72,7 +77,7 @@ class StackPart:
             BenchError: the server did not start, or ended.
         """
         plan = self._plan
-        self._progress.begin(f"{self.name}, {_WORDS[self._part]}", plan.budget_s(self._part, round_number, self.name))
+        self._progress.begin(f"{self.name}, {_WORDS[self._part]}", plan.budget_s(self._part, round_number))
         self._postgres.empty()
         self._postgres.pin({plan.load_core})
         prefix = f"round{round_number + 1}-{self.name}"
@@ -82,6 +87,10 @@ class StackPart:
                 match self._part:
                     case "closed":
                         return self._closed(server, loads)
+                    case "streams":
+                        loads.warm_up()
+                        loads.streams()
+                        return _measurement(metrics_of(loads.points, plan.busy_connections), loads, {})
                     case "open":
                         return self._streamed(loads, "stub", plan.open_loops, round_number)
                     case "model":
@@ -98,7 +107,7 @@ class StackPart:
             "model" if is_model else "stub",
             core=plan.server_core,
             database=self._postgres.url,
-            step_s=plan.step_s if self._part == "open" else plan.hurried_step_s,
+            step_s=plan.steps_s[self._part],
             threads=plan.threads,
             snapshot=None if snapshot is None else str(snapshot.directory.absolute()),
             model=STUB_MODEL if snapshot is None else snapshot.name,
@@ -117,8 +126,6 @@ class StackPart:
                 loads.whole("chat", connections)
             if connections == crowd and peak.highest is not None:
                 memory[f"rss_bytes@{crowd}"] = peak.highest
-        if has_streams(self.name):
-            loads.streams()
         metrics = metrics_of(loads.points, plan.busy_connections)
         metrics |= {name: float(each.rss_bytes) for name, each in memory.items()}
         return _measurement(metrics, loads, {"memory": msgspec.to_builtins(memory)})

@@ -9,13 +9,13 @@ import msgspec
 
 from bench.baselines.plan import Stack
 
-Part = Literal["closed", "open", "model"]
-"""Closed loops on the stub engine; open loops on the stub engine; both on the embedded model."""
+Part = Literal["closed", "streams", "open", "model"]
+"""On the stub engine closed loops of whole answers, one of streams, and open loops; both on the embedded model."""
 
-STUB_PARTS: tuple[Part, ...] = ("closed", "open")
+STUB_PARTS: tuple[Part, ...] = ("closed", "streams", "open")
 MODEL_PARTS: tuple[Part, ...] = ("model",)
 
-_START_S: dict[Part, float] = {"closed": 1.0, "open": 1.0, "model": 5.0}
+_START_S: dict[Part, float] = {"closed": 1.0, "streams": 1.0, "open": 1.0, "model": 5.0}
 NUM_PLAIN = 3
 """Workloads beside chats and streams: JSON, database and template."""
 _CROWD = 500
@@ -83,9 +83,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         streams: connections of the closed loop that streams.
         stream_tokens: of each of its answers.
         wrk_timeout_s: a later answer is a failure.
-        hurried_step_s: of the stub engine under closed loops: more steps than anybody can send. Not 0, with which a
-            step waits until the last one was taken: by an event loop, but not by threads.
-        step_s: of the stub engine under open loops.
+        steps_s: of the stub engine, by part. Under whole answers as short as that of a fast model, and no shorter:
+            what comes together in a step is handed over together. Under streams more steps than anybody can send; not
+            0, with which a step waits until the last one was taken: by an event loop, but not by threads.
         open_loops: streamed chats of the stub engine.
         model_loops: streamed chats of the embedded model.
         threads: of a WSGI server.
@@ -105,8 +105,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     streams: int = 64
     stream_tokens: int = 256
     wrk_timeout_s: int = 30
-    hurried_step_s: float = 0.0001
-    step_s: float = 0.005
+    steps_s: dict[Part, float] = msgspec.field(
+        default_factory=lambda: {"closed": 0.001, "streams": 0.0001, "open": 0.005, "model": 0.0}
+    )
     open_loops: StreamLoad
     model_loops: StreamLoad
     threads: int
@@ -118,14 +119,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Of a closed loop: a crowd takes a while until everybody has been answered more than once."""
         return self.seconds + connections // _CROWD
 
-    def budget_s(self, part: Part, round_number: int, stack: Stack) -> float:
-        """How long one stack takes in one round."""
+    def budget_s(self, part: Part, round_number: int) -> float:
+        """How long a stack takes in one round."""
         if part == "open":
             return _START_S[part] + self.open_loops.budget_s(round_number)
         if part == "model":
             return _START_S[part] + self.model_loops.budget_s(round_number)
-        loads = [self.seconds_of(number) for number in self.curve]
-        loads += [self.seconds] * (NUM_PLAIN + has_streams(stack))
+        if part == "streams":
+            return _START_S[part] + self.warm_up_seconds + self.seconds
+        loads = [self.seconds_of(number) for number in self.curve] + [self.seconds] * NUM_PLAIN
         return _START_S[part] + self.warm_up_seconds + sum(seconds + _WRK_S for seconds in loads)
 
     @property
@@ -138,7 +140,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def total_s(self) -> float:
         """How long everything takes, about, with the calibration that precedes it."""
-        return self.calibration_s + sum(self.budget_s(*step) for step in self.steps)
+        return self.calibration_s + sum(self.budget_s(part, number) for part, number, _ in self.steps)
 
     @property
     def needs_model(self) -> bool:
@@ -156,13 +158,8 @@ THREADS = 16
 
 
 def has_part(stack: Stack, part: Part) -> bool:
-    """A bare response generates nothing: it has no arrivals of streams, and no model."""
+    """A bare response generates nothing: it has no streams, and no model."""
     return part == "closed" or stack != "bare"
-
-
-def has_streams(stack: Stack) -> bool:
-    """Likewise."""
-    return stack != "bare"
 
 
 def full_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core: int, seed: int) -> Plan:

@@ -107,7 +107,7 @@ def test_two_stacks_with_everything(settings: Settings, tmp_path: Path, capfd: p
         assert metrics["rss_bytes"].median <= metrics["rss_database_bytes"].median <= metrics["rss_bytes@4"].median
         assert metrics["cpu_us"].median > 0
     assert {ratio.denominator.partition(" ")[0] for ratio in result.ratios} == {"fastapi"}
-    assert "1 of 7, " in captured.err
+    assert "1 of 9, " in captured.err
     assert "requests per second: measured, and as quoted" in captured.out
     assert "chats per second as fastapi" in captured.out
 
@@ -120,7 +120,8 @@ def test_a_stack_that_does_not_start_is_a_failure_and_others_go_on(
     assert compare(plan, parsed("--json"), settings, written) == 1
     result = msgspec.json.decode(capfdbinary.readouterr().out, type=Result)
     assert {(failure.contender, failure.error.partition(":")[0]) for failure in result.failures} == {
-        ("flask", "closed loops"),
+        ("flask", "whole answers"),
+        ("flask", "streams"),
         ("flask", "open loops"),
     }
     assert {entry.contender for entry in result.rounds} == {"bare"}
