@@ -29,7 +29,6 @@ from bench.gate.result import GateResult
 from bench.gate.rounds import Duel, Rounds
 from bench.gate.show import show
 from bench.gate.statistics import MIN_ROUNDS
-from bench.http.wrk import find_wrk
 from bench.log.postgres import running_postgres
 from bench.outcome import give_out
 from bench.rounds import show_progress
@@ -50,8 +49,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     began_s = time.monotonic()
     plan = _plan(args)
     rounds = Rounds(plan, show_progress)
-    if "stub" in plan.duels:
-        find_wrk()
     repository = repository_at(Path.cwd())
     revisions = Pair(args.base, args.head).each(partial(resolve, repository))
     notes = ["uncommitted changes are not measured"] if is_modified(repository) else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bench.children import ServerChild, free_port
-from bench.client import Endpoint, StreamSample, stream_chat
+from bench.client import Endpoint, stream_chat
 from bench.closed_loop import run_closed_loop
 from bench.errors import BenchError
 from bench.gate.blame import SIDES, SideName, blaming
@@ -21,15 +22,14 @@ from bench.gate.installation import Installation
 from bench.gate.metrics import COLD_START, PEAK_RSS, STEP_1, STEP_16, Metric
 from bench.gate.pair import Pair, abba
 from bench.gate.plan import Plan
+from bench.gate.turns import neighbours
 from bench.workload import story_prompt
 from handler.engine.snapshot import EMBEDDED_MODEL
 
 _START_S = 600.0
 _POLL_S = 0.01
 _ANSWER_S = 120.0
-_TURNS = 2
 _STEPS = {1: STEP_1, 16: STEP_16}
-_WARM_TOKENS = 8
 
 
 class _Server(msgspec.Struct, frozen=True):
@@ -61,27 +61,27 @@ def fight(sides: Pair[Installation], plan: Plan, rng: random.Random) -> dict[Met
             started[side] = stack.enter_context(_running(sides[side], SIDES[side]))
         servers = Pair(started[0], started[1])
         figures = {COLD_START: servers.each(lambda server: server.cold_start_s)}
-        for batch, tokens in plan.batches.items():
-            tpots_s: tuple[list[float], list[float]] = ([], [])
+        for batch, turns in plan.batches.items():
+            steps_ms: Pair[list[float]] = Pair([], [])
             for name, server in zip(SIDES, servers, strict=True):
                 with blaming(name):
-                    _tpots_s(server, plan, batch, _WARM_TOKENS)
-            for side in abba(_TURNS, rng):
+                    _step_ms(server, plan, batch)
+            for side in abba(turns, rng):
                 with blaming(SIDES[side]):
-                    tpots_s[side].extend(_tpots_s(servers[side], plan, batch, tokens))
-            figures[_STEPS[batch]] = Pair(*(sum(each) / len(each) * 1e3 for each in tpots_s))
+                    steps_ms[side].append(_step_ms(servers[side], plan, batch))
+            figures[_STEPS[batch]] = neighbours(steps_ms)
         figures[PEAK_RSS] = servers.each(_Server.peak_rss_bytes)
     return figures
 
 
-def _tpots_s(server: _Server, plan: Plan, batch: int, tokens: int) -> list[float]:
-    """Time per token after the first, of each of `batch` streams that run together: a step, where nobody else runs."""
+def _step_ms(server: _Server, plan: Plan, batch: int) -> float:
+    """The time from one token to the next where `batch` streams run together: a step, where nobody else runs.
+
+    The median, because in a few steps prompts are computed as well.
+    """
     prompts = [[story_prompt(plan.seed, number)] for number in range(batch)]
-    return [_tpot_s(stream) for stream in run_closed_loop(server.endpoint(), prompts, tokens, _ANSWER_S).streams]
-
-
-def _tpot_s(stream: StreamSample) -> float:
-    return (stream.token_times_s[-1] - stream.token_times_s[0]) / (stream.completion_tokens - 1)
+    streams = run_closed_loop(server.endpoint(), prompts, plan.batch_tokens, _ANSWER_S).streams
+    return statistics.median(gap_s for stream in streams for gap_s in stream.gaps_s) * 1e3
 
 
 @contextlib.contextmanager

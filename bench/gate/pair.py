@@ -6,17 +6,17 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 
 
-class Pair(NamedTuple, Generic[T]):
+class Pair(NamedTuple, Generic[T_co]):
     """The same of both sides."""
 
-    base: T
-    head: T
+    base: T_co
+    head: T_co
 
-    def each(self, function: Callable[[T], S]) -> Pair[S]:
+    def each(self, function: Callable[[T_co], S]) -> Pair[S]:
         """What a function says of either."""
         return Pair(function(self.base), function(self.head))
 

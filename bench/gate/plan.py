@@ -28,12 +28,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         duels: what is measured.
         looks: numbers of rounds after which the samples are judged; the last one ends it.
         budget_s: after which no round begins, from the start of the command.
-        seconds: of each load of a stub server with whole requests; each side gets two in a round.
-        stream_s: of each load with streams, likewise.
+        turns: of either side, with whole requests and again with streams.
         connections: that ask for whole answers.
         streams: that ask for streams.
         tokens: of each streamed answer of the stub engine.
-        batches: numbers of sequences whose step is timed, with the tokens that each of them generates.
+        batches: numbers of sequences whose step is timed, with the turns of either side.
+        batch_tokens: that each sequence generates in a turn.
         records: of the request log that are shipped at once.
         paths: micro paths, with the number of calls over which instructions are counted.
         server_core: the processor of stub servers, and of micro paths that are timed.
@@ -44,12 +44,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     duels: tuple[str, ...]
     looks: tuple[int, ...]
     budget_s: float
-    seconds: int = 1
-    stream_s: float = 0.6
+    turns: int = 40
     connections: int = 64
     streams: int = 64
-    tokens: int = 256
-    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 40, 16: 16})
+    tokens: int = 16
+    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 8, 16: 4})
+    batch_tokens: int = 7
     records: int = 10_000
     paths: dict[str, int] = msgspec.field(default_factory=lambda: PATHS)
     server_core: int

@@ -103,8 +103,7 @@ class Rounds:
         )
 
     def _judge(self) -> tuple[MetricVerdict, ...]:
-        samples = {metric: Pair[Sequence[float]](*pair) for metric, pair in self._samples.items()}
-        return judge(samples, len(self._plan.looks))
+        return judge(self._samples, len(self._plan.looks))
 
     def _fight(self, name: str, duel: Duel) -> bool:
         try:

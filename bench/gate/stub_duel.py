@@ -7,25 +7,25 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from bench.children import ServerChild, free_port
-from bench.gate.blame import SIDES, SideName, blaming
+from bench.gate.blame import SideName, blaming
 from bench.gate.installation import Installation
 from bench.gate.metrics import EVENTS, REQUEST_CPU, REQUESTS, Metric
-from bench.gate.pair import Pair, abba
+from bench.gate.pair import Pair
 from bench.gate.plan import Plan
-from bench.http.plan import ServerSpec, chat_body
-from bench.http.streams import read_streams
-from bench.http.wrk import run_wrk
+from bench.gate.turns import neighbours, take_turns
+from bench.http.plan import API_KEY, ServerSpec, chat_body
 from bench.stub_model import STUB_MODEL
 
 _START_S = 60.0
 _STEP_S = 0.0  # a step begins when the events of the last one have been taken: the server is what is waited for
-_TURNS = 2
-_WARM_UP_S = 0.4
+_ANSWERS = 2
+_WARM_TURNS = 8
 
 
 class _Server(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class _Server(msgspec.Struct, frozen=True):
 
 
 def fight(sides: Pair[Installation], plan: Plan, rng: random.Random) -> dict[Metric, Pair[float]]:
-    """One round: both servers are started anew, and loaded in turn with whole requests, and then with streams.
+    """One round: both servers are started anew, and take turns with whole requests, and then with streams.
 
     Raises:
         SideError: a server did not start, or an answer was not what it should be.
@@ -49,39 +49,39 @@ def fight(sides: Pair[Installation], plan: Plan, rng: random.Random) -> dict[Met
 
 
 def _whole(servers: Pair[_Server], plan: Plan, rng: random.Random) -> dict[Metric, Pair[float]]:
-    # A stream of one token is a request too: enough of them have the interpreter's fast paths in place.
-    _warm(servers, chat_body(STUB_MODEL, tokens=1, stream=True), plan)
-    body = chat_body(STUB_MODEL, tokens=1, stream=False)
-    answered, seconds, cpu_s = [0, 0], [0.0, 0.0], [0.0, 0.0]
-    for side in abba(_TURNS, rng):
-        before_s = servers[side].cpu_s()
-        with blaming(SIDES[side]):
-            sample = run_wrk(servers[side].port, body, plan.connections, plan.seconds, plan.load_core)
-        cpu_s[side] += servers[side].cpu_s() - before_s
-        answered[side] += sample.num_requests
-        seconds[side] += sample.duration_s
+    request = _request(chat_body(STUB_MODEL, tokens=1, stream=False))
+    seconds, cpu_s = _load(servers, request, plan.connections, _ANSWERS, plan.turns, rng)
+    answered = plan.connections * _ANSWERS
     return {
-        REQUESTS: Pair(answered[0] / seconds[0], answered[1] / seconds[1]),
-        REQUEST_CPU: Pair(cpu_s[0] / answered[0] * 1e6, cpu_s[1] / answered[1] * 1e6),
+        REQUESTS: neighbours(seconds).each(lambda turn_s: answered / turn_s),
+        REQUEST_CPU: neighbours(cpu_s).each(lambda used_s: used_s / answered * 1e6),
     }
 
 
 def _streams(servers: Pair[_Server], plan: Plan, rng: random.Random) -> dict[Metric, Pair[float]]:
-    body = chat_body(STUB_MODEL, tokens=plan.tokens, stream=True)
-    _warm(servers, body, plan)
-    events, seconds = [0, 0], [0.0, 0.0]
-    for side in abba(_TURNS, rng):
-        with blaming(SIDES[side]):
-            sample = read_streams(servers[side].port, body, plan.streams, plan.stream_s)
-        events[side] += sample.num_events
-        seconds[side] += sample.duration_s
-    return {EVENTS: Pair(events[0] / seconds[0], events[1] / seconds[1])}
+    request = _request(chat_body(STUB_MODEL, tokens=plan.tokens, stream=True))
+    seconds, _ = _load(servers, request, plan.streams, 1, plan.turns, rng)
+    events = plan.streams * plan.tokens
+    return {EVENTS: neighbours(seconds).each(lambda turn_s: events / turn_s)}
 
 
-def _warm(servers: Pair[_Server], body: bytes, plan: Plan) -> None:
-    for name, server in zip(SIDES, servers, strict=True):
-        with blaming(name):
-            read_streams(server.port, body, plan.streams, _WARM_UP_S)
+def _load(
+    servers: Pair[_Server], request: bytes, connections: int, answers: int, turns: int, rng: random.Random
+) -> tuple[Pair[list[float]], Pair[list[float]]]:
+    """Seconds of the turns and processor time in them, after some turns that do not count."""
+    ports = servers.each(lambda server: server.port)
+    cpu_s = lambda side: servers[side].cpu_s()  # noqa: E731
+    load = partial(take_turns, ports, request, connections=connections, answers=answers, rng=rng, cpu_s=cpu_s)
+    load(turns=_WARM_TURNS)
+    return load(turns=turns)
+
+
+def _request(body: bytes) -> bytes:
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {API_KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 @contextlib.contextmanager
