@@ -32,4 +32,4 @@ def _fits(side: Installation, plan: Plan) -> bool:
     return True
 
 
-_IMPORTING = ("-c", "import bench.http.serving, bench.log.shipping")
+_IMPORTING = ("-c", "import bench.http.serving, bench.gate.shipper")

@@ -78,7 +78,7 @@ END_TO_END = (
         metric=LOG_ROWS,
         file="handler/requestlog/shipper.py",
         function="_transactions",
-        statement="for _ in range({amount} * len(payloads)): pass",
+        statement="for _ in range({amount} * b''.join(payloads).count(b'\\n')): pass",  # a line is a record
     ),
     Injection(
         name="memory",

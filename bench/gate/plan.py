@@ -34,7 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         tokens: of each streamed answer of the stub engine.
         batches: numbers of sequences whose step is timed, with the turns of either side.
         batch_tokens: that each sequence generates in a turn.
-        records: of the request log that are shipped at once.
+        records: of the request log that are shipped in a turn.
+        log_turns: of either side.
         paths: micro paths, with the number of calls over which instructions are counted.
         server_core: the processor of stub servers, and of micro paths that are timed.
         load_core: that of the load.
@@ -50,7 +51,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 16
     batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 8, 16: 4})
     batch_tokens: int = 7
-    records: int = 10_000
+    records: int = 2000
+    log_turns: int = 12
     paths: dict[str, int] = msgspec.field(default_factory=lambda: PATHS)
     server_core: int
     load_core: int

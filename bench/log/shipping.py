@@ -55,7 +55,7 @@ async def _backlog(spec: ShippingSpec) -> Shipped:
     """All records wait, as a process left them that is gone."""
     before = Spool(Path(spec.directory))
     for done in range(0, spec.records, _RECORDS_OF_A_TURN):
-        before.append(*(_trace() for _ in range(min(_RECORDS_OF_A_TURN, spec.records - done))))
+        before.append(*(chat_trace() for _ in range(min(_RECORDS_OF_A_TURN, spec.records - done))))
     before.close()
     sink = LogSink(Spool(Path(spec.directory)), spec.database)
     meter = _Meter(sink, spec.postmaster)
@@ -76,7 +76,7 @@ async def _flow(spec: ShippingSpec, rate_per_s: int) -> Shipped:
     while submitted < spec.records:
         elapsed_s = time.monotonic() - begin_s
         due = min(spec.records, int(elapsed_s * rate_per_s)) - submitted
-        sink.submit(*(_trace() for _ in range(due)))
+        sink.submit(*(chat_trace() for _ in range(due)))
         submitted += due
         if meter is None and elapsed_s >= _SETTLED_S:
             meter = _Meter(sink, spec.postmaster)
@@ -96,7 +96,7 @@ async def _flush(sink: LogSink) -> None:
         raise BenchError(f"{sink.spooled_records} records not written within {_LIMIT_S:g} s: {sink.last_error}")
 
 
-def _trace() -> RequestTrace:
+def chat_trace() -> RequestTrace:
     """What a chat completion leaves behind."""
     trace = RequestTrace(request_id=os.urandom(16).hex(), endpoint="/v1/chat/completions", cold_start=False)
     trace.model_name, trace.api_key_id, trace.stream, trace.instance_id = "stub", "bench", False, "bench"

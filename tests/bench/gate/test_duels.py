@@ -4,15 +4,17 @@ import os
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from bench.gate import stub_duel
+from bench.gate import log_duel, stub_duel
 from bench.gate.blame import SideError
 from bench.gate.injections import END_TO_END
-from bench.gate.metrics import EVENTS, REQUEST_CPU, REQUESTS
+from bench.gate.metrics import EVENTS, LOG_ROWS, REQUEST_CPU, REQUESTS
 from bench.gate.pair import Pair
 from bench.gate.plan import Plan
 from bench.gate.turns import neighbours
+from bench.log.postgres import running_postgres
 from tests.bench.gate.sides import SOURCE, side_of
 
 _CORES = sorted(os.sched_getaffinity(0))
@@ -65,3 +67,26 @@ def test_a_side_that_answers_with_errors_is_named(tmp_path: Path) -> None:
     sides = Pair(side_of(tmp_path / "base", "handler/formats/chat.py", broken), side_of(tmp_path / "head"))
     with pytest.raises(SideError, match="base: an answer had status 400"):
         stub_duel.fight(sides, _PLAN, random.Random(0))
+
+
+def test_a_head_whose_log_is_slower_shows_it(tmp_path: Path) -> None:
+    injection = next(each for each in END_TO_END if each.name == "log rows")
+    slower = injection.apply((SOURCE.parent / injection.file).read_text(encoding="utf-8"), 5000)
+    sides = Pair(side_of(tmp_path / "base"), side_of(tmp_path / "head", injection.file, slower))
+    plan = msgspec.structs.replace(_PLAN, records=200, log_turns=4)
+    with running_postgres() as postgres:
+        figures = log_duel.fight(sides, plan, random.Random(0), postgres)
+        assert postgres.count_rows() == 2 * (4 + 2) * 200
+    (pair,) = figures.values()
+    assert set(figures) == {LOG_ROWS}
+    assert LOG_ROWS.slowdown(*pair) > 1.5
+
+
+def test_a_side_that_cannot_ship_is_named(tmp_path: Path) -> None:
+    broken = side_of(tmp_path / "head", "handler/requestlog/spool.py", "raise ImportError('no more')")
+    sides = Pair(side_of(tmp_path / "base"), broken)
+    with (
+        running_postgres() as postgres,
+        pytest.raises(SideError, match=r"head: the shipping ended with 1:(.|\n)*no more"),
+    ):
+        log_duel.fight(sides, _PLAN, random.Random(0), postgres)
