@@ -11,10 +11,10 @@ import itertools
 import msgspec
 
 from bench.compare.plan import Plan
-from bench.compare.points import Cdf, Engine, LoadPoint, Workload
+from bench.compare.points import Engine, LoadPoint, Workload
 from bench.compare.raw import RawFiles
 from bench.compare.server import RunningServer
-from bench.distribution import cdf_of
+from bench.distribution import Cdf, cdf_of
 from bench.http.plan import chat_body
 from bench.http.streams import read_streams
 from bench.http.wrk import WrkAnswer, WrkLoad, put_load

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import random
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -28,6 +27,7 @@ from bench.compare.plan import MODEL_PARTS, ROUNDS, STUB_PARTS, Plan, full_plan,
 from bench.compare.progress import RunProgress, clock
 from bench.compare.raw import RawFiles
 from bench.compare.tables import show
+from bench.cores import pinned
 from bench.environment import installed, look_around
 from bench.errors import BenchError
 from bench.http.wrk import find_wrk
@@ -76,7 +76,8 @@ def compare(plan: Plan, args: argparse.Namespace, settings: Settings, write_repo
     raw = RawFiles(None if args.out is None else args.out / "raw")
     snapshot = ensure_snapshot(settings) if plan.needs_model else None
     environment = look_around()
-    with _pinned(plan.load_core), running_postgres() as postgres, _progress(plan) as progress:
+    # The reader of streams runs in this process, and PostgreSQL is started by it.
+    with pinned(plan.load_core), running_postgres() as postgres, _progress(plan) as progress:
         asyncio.run(prepare_table(postgres.url))
         plan, failures = _calibrated(plan, snapshot, progress)
         rounds, failed = _measure(plan, postgres, snapshot, raw, progress)
@@ -112,17 +113,6 @@ def _raise_descriptor_limit() -> None:
         raise ConfigurationError("bench compare", f"needs {_DESCRIPTORS} open files, the limit is {hard}: ulimit -n")
     if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
-
-
-@contextlib.contextmanager
-def _pinned(core: int) -> Iterator[None]:
-    """Keep this process on one processor, and PostgreSQL, which it starts: the reader of streams runs in it."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _progress(plan: Plan) -> RunProgress:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from bench.compare.goals import OURS
 from bench.compare.plan import Plan
-from bench.compare.points import Cdf, LoadPoint
+from bench.compare.points import LoadPoint
 from bench.comparison import Comparison
-from bench.distribution import at
+from bench.distribution import Cdf, at
 
 _WHOLE = ("json", "database", "template", "chat")
 

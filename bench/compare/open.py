@@ -10,10 +10,10 @@ import msgspec
 from bench.arrivals import Arrivals, Closed, Poisson, Window
 from bench.children import OWN_MODULE, own_environment, run_script
 from bench.compare.plan import Plan, StreamLoad
-from bench.compare.points import Cdf, Engine, LoadPoint, Second
+from bench.compare.points import Engine, LoadPoint
 from bench.compare.raw import RawFiles
 from bench.compare.server import RunningServer
-from bench.distribution import at
+from bench.distribution import Cdf, at
 from bench.http.plan import API_KEY
 from bench.lengths import Fixed
 from bench.load.plan import LoadAnswer, LoadSpec
@@ -85,7 +85,7 @@ def point_of(answer: LoadAnswer, engine: Engine, arrivals: Arrivals, server_cpu_
         load_cpu_share=answer.load_cpu_share,
         dispatch_delay_p99_ms=None if answer.dispatch_delay_ms is None else at(answer.dispatch_delay_ms, 0.99),
         invalid=answer.invalid,
-        timeline=msgspec.convert(msgspec.to_builtins(answer.timeline), tuple[Second, ...]),
+        timeline=answer.timeline,
     )
 
 

@@ -9,30 +9,14 @@ from typing import Literal
 
 import msgspec
 
+from bench.distribution import Cdf
+from bench.load.plan import Second
+
 Engine = Literal["stub", "model"]
 """Who generates: made-up tokens that cost nothing, or the embedded model."""
 
 Workload = Literal["json", "database", "template", "chat", "stream"]
 """What is asked for: a small JSON object, a row of PostgreSQL, a rendered page, a whole chat completion, a stream."""
-
-Cdf = tuple[tuple[float, float], ...]
-"""(share, milliseconds): that share (0 to 1] of all samples did not exceed so many milliseconds; both ascend."""
-
-
-class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """One second of a load.
-
-    Attributes:
-        at_s: since the load began.
-        completed: requests that ended whole in it.
-        failed: requests that ended otherwise.
-        p99_ms: of the latencies of those that ended whole, None where none did.
-    """
-
-    at_s: int
-    completed: int
-    failed: int
-    p99_ms: float | None
 
 
 class LoadPoint(msgspec.Struct, frozen=True, kw_only=True):

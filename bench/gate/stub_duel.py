@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from bench.children import ServerChild, free_port
+from bench.cores import pinned
 from bench.gate.blame import SideName, blaming
 from bench.gate.installation import Installation
 from bench.gate.metrics import EVENTS, REQUEST_CPU, REQUESTS, Metric
@@ -44,7 +44,7 @@ def fight(sides: Pair[Installation], plan: Plan, rng: random.Random) -> dict[Met
     Raises:
         SideError: a server did not start, or an answer was not what it should be.
     """
-    with _pinned(plan.load_core), _both(sides, plan) as servers:
+    with pinned(plan.load_core), _both(sides, plan) as servers:
         return _whole(servers, plan, rng) | _streams(servers, plan, rng)
 
 
@@ -70,8 +70,8 @@ def _load(
 ) -> tuple[Pair[list[float]], Pair[list[float]]]:
     """Seconds of the turns and processor time in them, after some turns that do not count."""
     ports = servers.each(lambda server: server.port)
-    cpu_s = lambda side: servers[side].cpu_s()  # noqa: E731
-    load = partial(take_turns, ports, request, connections=connections, answers=answers, rng=rng, cpu_s=cpu_s)
+    clocks = servers.each(lambda server: server.cpu_s)
+    load = partial(take_turns, ports, request, connections=connections, answers=answers, rng=rng, cpu_s=clocks)
     load(turns=_WARM_TURNS)
     return load(turns=turns)
 
@@ -107,14 +107,3 @@ def _running(side: Installation, name: SideName, plan: Plan) -> Iterator[_Server
         environ = side.environment()
         with ServerChild("a stub", command, environ, port=port, ready_path="/ready", start_s=_START_S) as child:
             yield _Server(port, child.pid)
-
-
-@contextlib.contextmanager
-def _pinned(core: int) -> Iterator[None]:
-    """The reader of streams runs in this process; whatever is started later must have its own processors again."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -42,7 +42,7 @@ def take_turns(
     answers: int,
     turns: int,
     rng: random.Random,
-    cpu_s: Callable[[int], float],
+    cpu_s: Pair[Callable[[], float]],
 ) -> tuple[Pair[list[float]], Pair[list[float]]]:
     """Seconds of each side's turns, and the processor time that its server used in each.
 
@@ -53,7 +53,7 @@ def take_turns(
         answers: that each connection gets in a turn, one after the other.
         turns: of each side.
         rng: of the order.
-        cpu_s: processor time of a side's server so far.
+        cpu_s: what tells the processor time of either server so far.
 
     Raises:
         SideError: a connection failed, or an answer was an error.
@@ -69,7 +69,7 @@ async def _take_turns(
     answers: int,
     turns: int,
     rng: random.Random,
-    cpu_s: Callable[[int], float],
+    cpu_s: Pair[Callable[[], float]],
 ) -> tuple[Pair[list[float]], Pair[list[float]]]:
     crowds = []
     for name, port in zip(SIDES, ports, strict=True):
@@ -80,9 +80,9 @@ async def _take_turns(
     try:
         for side in abba(turns, rng):
             with blaming(SIDES[side]):
-                before_s = cpu_s(side)
+                before_s = cpu_s[side]()
                 seconds[side].append(await crowds[side].take_turn(answers))
-                used_s[side].append(cpu_s(side) - before_s)
+                used_s[side].append(cpu_s[side]() - before_s)
     finally:
         for crowd in crowds:
             crowd.close()

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.cores import pinned
 from bench.environment import installed, look_around
 from bench.http.contenders import CANDIDATES, COMPARISONS, HttpServer
 from bench.http.plan import Plan
@@ -46,12 +47,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     snapshot = ensure_snapshot(settings).directory.absolute() if tokenizes else Path()
     contenders = [HttpServer(name, plan, snapshot, _database) for name in names]
     environment = look_around()
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {plan.load_core})  # the reader of streams runs in this process
-    try:
+    with pinned(plan.load_core):  # the reader of streams runs in this process
         rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
-    finally:
-        os.sched_setaffinity(0, before)
     peers = {"fastapi": installed(_PACKAGES)}
     result = result_of("http", environment, settings, plan, rounds, failures, comparisons=COMPARISONS, peers=peers)
     give_out(result, args, show)

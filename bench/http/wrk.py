@@ -126,7 +126,7 @@ def find_wrk() -> str:
     """
     path = shutil.which("wrk")
     if path is None:
-        raise ConfigurationError("bench http", "needs wrk, which is not installed: apt-get install wrk")
+        raise ConfigurationError("wrk", "is needed, and not installed: apt-get install wrk")
     return path
 
 

@@ -73,7 +73,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
-    """One second of a load. The fields are those of a second of `bench.compare.points`.
+    """One second of a load.
 
     Attributes:
         at_s: since the load began.

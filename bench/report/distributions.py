@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from bench.compare.points import Cdf, Engine, LoadPoint, Workload
+from bench.compare.points import Engine, LoadPoint, Workload
+from bench.distribution import Cdf
 from bench.report.numbers import figure, number, percent
 from bench.report.panels import Panel, Table, named, shown
 from bench.report.plot import Dot, Line, Plot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.compare.points import Second
+from bench.load.plan import Second
 from bench.report.numbers import number, short
 from bench.report.panels import Panel, Table, TableCell, missing, named
 from bench.report.plot import Dot, Line, Plot

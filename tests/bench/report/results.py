@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.compare.goals import GOALS, OURS
-from bench.compare.points import Cdf, LoadPoint, Second, Workload
+from bench.compare.points import LoadPoint, Workload
 from bench.comparison import Comparison, ratios, summaries
+from bench.distribution import Cdf
 from bench.environment import Environment
 from bench.gate.result import GateResult, MetricVerdict, Revision, Verdict
+from bench.load.plan import Second
 from bench.result import Failure, Result, RoundResult, encode_result
 
 STACKS = ("bare", "pilotlight", "fastapi", "flask", "django", "django-asgi")
