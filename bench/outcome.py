@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from bench.comparison import Comparison, ratios, summaries
 from bench.environment import Environment
-from bench.result import Failure, Result, RoundResult, encode_result, write_result
+from bench.result import Failure, Result, ResultT, RoundResult, encode_result, write_result
 from handler.settings import Settings
 
 
@@ -40,9 +39,6 @@ def result_of(
         ratios=ratios(rounds, comparisons),
         profile=None,
     )
-
-
-ResultT = TypeVar("ResultT", bound=msgspec.Struct)
 
 
 def give_out(result: ResultT, args: argparse.Namespace, show_tables: Callable[[ResultT], None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from bench.errors import BenchError
 from bench.stats import Summary
 
 FORMAT_VERSION = 1
+
+ResultT = TypeVar("ResultT", bound=msgspec.Struct)
 
 
 class RoundResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,11 @@ def write_result(result: msgspec.Struct, path: Path) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(_publishable(result))) + b"\n")
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def published(result: ResultT) -> ResultT:
+    """The result as files have it, for whoever shows it to others."""
+    return msgspec.convert(_publishable(result), type(result))
 
 
 def _publishable(value: Any) -> Any:

@@ -143,6 +143,21 @@ class ServerProcess:
         self._ready.set()
 
 
+async def row_of(database: str, request_id: str) -> Record:
+    """The row of a request, once it is there. There must be one only."""
+    connection = await asyncpg.connect(database)
+
+    async def look() -> Record | None:
+        rows = [row for row in await read_logs(connection, 10_000) if row.request_id == request_id]
+        assert len(rows) <= 1
+        return rows[0] if rows else None
+
+    try:
+        return await until(look, f"the row of {request_id}")
+    finally:
+        await connection.close()
+
+
 class LoggedServer:
     """A server and the database that its records go to."""
 
@@ -158,18 +173,8 @@ class LoggedServer:
         return httpx.AsyncClient(base_url=self.address, headers=headers, timeout=DEADLINE_S)
 
     async def row(self, request_id: str) -> Record:
-        """The row of a request, once it is there. There must be one only."""
-        connection = await asyncpg.connect(self._url)
-
-        async def look() -> Record | None:
-            rows = [row for row in await read_logs(connection, 1000) if row.request_id == request_id]
-            assert len(rows) <= 1
-            return rows[0] if rows else None
-
-        try:
-            return await until(look, f"the row of {request_id}")
-        finally:
-            await connection.close()
+        """The row of a request, see `row_of`."""
+        return await row_of(self._url, request_id)
 
     async def metric(self, name: str) -> float:
         """Sum of a metric over its labels."""

@@ -45,14 +45,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     duels: tuple[str, ...]
     looks: tuple[int, ...]
     budget_s: float
-    turns: int = 30
+    turns: int = 25
     connections: int = 64
     streams: int = 64
     tokens: int = 16
-    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 8, 16: 4})
+    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 8, 16: 6})
     batch_tokens: int = 7
     records: int = 2000
-    log_turns: int = 10
+    log_turns: int = 8
     paths: dict[str, int] = msgspec.field(default_factory=lambda: PATHS)
     server_core: int
     load_core: int

@@ -9,7 +9,7 @@ from bench.gate.result import GateResult
 from bench.report.comparison import comparison_html
 from bench.report.gating import gate_html
 from bench.report.markdown import comparison_markdown, gate_markdown
-from bench.result import Result
+from bench.result import Result, published
 
 
 def write_report(result: Result | GateResult, directory: Path) -> None:
@@ -24,7 +24,8 @@ def write_report(result: Result | GateResult, directory: Path) -> None:
 
 def page_of(result: Result | GateResult) -> str:
     """One HTML file that needs nothing else."""
-    return gate_html(result) if isinstance(result, GateResult) else comparison_html(result)
+    shown = published(result)
+    return gate_html(shown) if isinstance(shown, GateResult) else comparison_html(shown)
 
 
 def comment_of(result: Result | GateResult) -> str:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import msgspec
 import orjson
@@ -15,9 +14,8 @@ import orjson
 from bench.baselines.chat import CHAT_PATH
 from bench.baselines.plan import API_KEY, Stack, StackSpec
 from bench.children import OWN_MODULE, ServerChild, free_port, own_environment
-from handler.requestlog.reader import read_logs
 from handler.requestlog.record import Record
-from tests.server import DEADLINE_S, SINGLE_THREAD, until
+from tests.server import DEADLINE_S, SINGLE_THREAD, row_of
 
 START_S = 60.0
 THREADS = 8
@@ -42,18 +40,8 @@ class Served:
             yield client
 
     async def row(self, request_id: str) -> Record:
-        """The row of a request, once it is there."""
-        connection = await asyncpg.connect(self._database)
-
-        async def look() -> Record | None:
-            rows = [row for row in await read_logs(connection, 10_000) if row.request_id == request_id]
-            assert len(rows) <= 1
-            return rows[0] if rows else None
-
-        try:
-            return await until(look, f"the row of {request_id}")
-        finally:
-            await connection.close()
+        """The row of a request, see `row_of`."""
+        return await row_of(self._database, request_id)
 
 
 @contextmanager

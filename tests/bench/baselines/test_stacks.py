@@ -144,9 +144,10 @@ async def test_a_stream_comes_as_it_is_made(served: Served) -> None:
     async with served.client() as client, asyncio.timeout(20):
         body = chat(stream=True, max_tokens=30_000)  # half a minute
         async with client.stream("POST", CHAT_PATH, json=body) as response:
-            lines = response.aiter_lines()
-            while '"content":" two"' not in await anext(lines):
-                pass
+            lines, line = response.aiter_lines(), ""
+            while '"content":" two"' not in line:
+                line = await anext(lines)
+            assert '"finish_reason":null' in line
 
 
 async def test_leaving_a_stream_cancels_it(served: Served) -> None:

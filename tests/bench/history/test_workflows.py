@@ -40,7 +40,7 @@ def commands() -> list[str]:
 def test_each_command_parses(command: str) -> None:
     parser = argparse.ArgumentParser(prog="pilotlight", exit_on_error=False)
     bench.cli.add_parser(parser.add_subparsers(dest="command"))
-    parser.parse_args(shlex.split(command))
+    assert parser.parse_args(shlex.split(command)).command == "bench"
 
 
 def test_what_is_measured_is_compared_kept_and_judged() -> None:

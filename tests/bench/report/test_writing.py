@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def test_the_page_needs_and_allows_nothing_from_outside(reports: dict[str, Path]
 def test_what_others_wrote_is_text(reports: dict[str, Path]) -> None:
     for name in ("compare", "gate"):
         assert NASTY in read(page_in(reports[name])).text
+
+
+@pytest.mark.parametrize("make", [comparison, gate])
+def test_directories_of_a_machine_are_its_own(make: Callable[[], Result | GateResult]) -> None:
+    arguments = ("bench", "compare", "--out", "/home/somebody/secret/run")
+    page = page_of(msgspec.structs.replace(make(), arguments=arguments))
+    assert "bench compare --out run" in page
+    assert "somebody" not in page
 
 
 def test_the_page_holds_its_data_and_is_small(reports: dict[str, Path]) -> None:
