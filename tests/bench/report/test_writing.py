@@ -93,10 +93,10 @@ def test_what_others_wrote_is_text(reports: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("make", [comparison, gate])
 def test_directories_of_a_machine_are_its_own(make: Callable[[], Result | GateResult]) -> None:
-    arguments = ("bench", "compare", "--out", "/home/somebody/secret/run")
+    arguments = ("bench", "compare", "--out", "/home/nobody-else/run")
     page = page_of(msgspec.structs.replace(make(), arguments=arguments))
     assert "bench compare --out run" in page
-    assert "somebody" not in page
+    assert "nobody-else" not in page
 
 
 def test_the_page_holds_its_data_and_is_small(reports: dict[str, Path]) -> None:
