@@ -23,7 +23,7 @@ import bench
 from bench.errors import BenchError
 from bench.gate.git import archive, object_id
 from bench.gate.result import Revision
-from handler.engine.snapshot import EMBEDDED_MODEL
+from handler.engine.snapshot import EMBEDDED_MODEL, snapshot_directory
 
 _PARTS = ("handler", "bench", "pyproject.toml", "constraints.txt")
 _INSTALL_TIMEOUT_S = 1800.0
@@ -79,7 +79,7 @@ def install(repository: Path, revision: Revision, cache: Path) -> Installation:
             archive(repository, revision.commit, source)
             _build(source, Path(building) / "made", revision)
             shutil.copy(source / "constraints.txt", Path(building) / "made" / "constraints.txt")
-            _prepare(Path(building) / "made", revision)
+            _prepare(Path(building) / "made", revision, cache)
             (Path(building) / "made").rename(directory)
     directory.touch()
     return Installation(directory=str(directory), python=_interpreter(directory, revision))
@@ -107,9 +107,19 @@ def _build(source: Path, made: Path, revision: Revision) -> None:
     shutil.rmtree(function / "bin", ignore_errors=True)
 
 
-def _prepare(made: Path, revision: Revision) -> None:
-    """Have the revision make its snapshot of the embedded model."""
+def _prepare(made: Path, revision: Revision, cache: Path) -> None:
+    """Have the revision make its snapshot of the embedded model.
+
+    It finds a copy of one that is there already, and says itself whether that is whole and in its format: to make one
+    takes longer than to build the function.
+    """
     installation = Installation(directory=str(made), python=_interpreter(made, revision))
+    homes = [cache.parent, *(each / "home" for each in _by_use(cache))]
+    known = next((home for home in homes if snapshot_directory(EMBEDDED_MODEL, home).exists()), None)
+    if known is not None:
+        shutil.copytree(
+            snapshot_directory(EMBEDDED_MODEL, known), snapshot_directory(EMBEDDED_MODEL, installation.home)
+        )
     command = [*installation.command("handler"), "prepare", EMBEDDED_MODEL]
     _run(command, installation.environment(), f"{revision.name} cannot prepare {EMBEDDED_MODEL}")
 
@@ -157,5 +167,10 @@ def _run(command: Sequence[str], environ: Mapping[str, str], what_if_not: str) -
 
 def _prune(cache: Path) -> None:
     """Forget the installations that were not used for longest."""
-    for old in sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+    for old in _by_use(cache)[_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _by_use(cache: Path) -> list[Path]:
+    """What lies in the cache, the last used first."""
+    return sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)

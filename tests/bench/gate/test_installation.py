@@ -30,8 +30,9 @@ _MAIN = """
 import os, pathlib, sys
 assert sys.argv[1:] == ["prepare", "smollm2-135m"], sys.argv
 home = pathlib.Path(os.environ["PILOTLIGHT_HOME"])
-home.mkdir()
-(home / "prepared").write_text("{word}")
+home.mkdir(exist_ok=True)
+given = home / "snapshots" / "smollm2-135m" / "weights"
+(home / "prepared").write_text(given.read_text() if given.exists() else "yes")
 """
 
 
@@ -55,7 +56,7 @@ def repository(tmp_path: Path) -> Path:
     _git(directory, "commit", "--quiet", "--message", "Begin")
     (directory / "constraints.txt").write_text("")
     _git(directory, "commit", "--quiet", "--all", "--message", "Pin nothing")
-    (directory / "handler" / "__main__.py").write_text(_MAIN.format(word="yes"))
+    (directory / "handler" / "__main__.py").write_text(_MAIN)
     _git(directory, "commit", "--quiet", "--all", "--message", "Prepare")
     return directory
 
@@ -77,6 +78,16 @@ def test_a_revision_is_built_once_and_its_function_is_found_first(repository: Pa
     (found.home / "prepared").write_text("still there")
     assert install(repository, revision, tmp_path / "cache") == found
     assert (found.home / "prepared").read_text() == "still there"
+
+
+def test_a_snapshot_that_is_there_is_copied_for_the_revision_to_judge(repository: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "smollm2-135m"
+    snapshot.mkdir(parents=True)
+    (snapshot / "weights").write_text("of somebody else")
+    found = install(repository, resolve(repository, "HEAD"), tmp_path / "cache")
+    assert (found.home / "prepared").read_text() == "of somebody else"
+    (found.home / "snapshots" / "smollm2-135m" / "weights").write_text("changed")
+    assert (snapshot / "weights").read_text() == "of somebody else"
 
 
 def test_a_revision_that_does_not_work_is_named_and_leaves_nothing(repository: Path, tmp_path: Path) -> None:
