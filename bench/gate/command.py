@@ -35,8 +35,8 @@ from bench.rounds import show_progress
 from handler.errors import ConfigurationError
 from handler.settings import Settings
 
-_LOOKS, _BUDGET_S = (8, 12, 16, 24, 40), 560
-_QUICK_LOOKS, _QUICK_BUDGET_S = (8, 12, 16), 270
+_LOOKS, _BUDGET_S = (8, 14, 20), 560
+_QUICK_LOOKS, _QUICK_BUDGET_S = (7, 12), 265
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import msgspec
@@ -56,23 +56,23 @@ class Function(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def both_running(sides: Pair[Installation], cores: Pair[int] | None = None) -> Iterator[Pair[Function]]:
-    """Start both at the same moment, each on a processor of its own where `cores` names them.
+    """Start both at the same moment, each on a processor of its own where `cores` names them; end both at once.
 
     Raises:
         SideError: one did not start, or did not answer.
     """
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as executor:
+    stacks = Pair(contextlib.ExitStack(), contextlib.ExitStack())
+    with ThreadPoolExecutor(2) as executor:
         starting = [
-            executor.submit(
-                _start,
-                side,
-                name,
-                None if cores is None else cores[number],
-                stack.enter_context(contextlib.ExitStack()),
-            )
+            executor.submit(_start, side, name, None if cores is None else cores[number], stacks[number])
             for number, (name, side) in enumerate(zip(SIDES, sides, strict=True))
         ]
-        yield Pair(starting[0].result(), starting[1].result())
+        try:
+            yield Pair(starting[0].result(), starting[1].result())
+        finally:
+            wait(starting)  # one that is still starting has nothing to be closed yet
+            for ending in [executor.submit(stack.close) for stack in stacks]:
+                ending.result()
 
 
 def _start(side: Installation, name: SideName, core: int | None, stack: contextlib.ExitStack) -> Function:

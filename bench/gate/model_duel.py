@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-import statistics
 
-from bench.closed_loop import run_closed_loop
-from bench.gate.blame import SIDES, blaming
-from bench.gate.function import ANSWER_S, Function, both_running
+from bench.gate.function import Function, both_running
 from bench.gate.installation import Installation
 from bench.gate.metrics import COLD_START, PEAK_RSS, STEP_1, STEP_16, Metric
-from bench.gate.pair import Pair, abba
+from bench.gate.pair import Pair
 from bench.gate.plan import Plan
+from bench.gate.step_duel import step_ms
 from bench.gate.turns import neighbours
-from bench.workload import story_prompt
 
 _STEPS = {1: STEP_1, 16: STEP_16}
 
@@ -27,14 +24,7 @@ def fight(sides: Pair[Installation], plan: Plan, rng: random.Random) -> dict[Met
     figures = {COLD_START: _cold_starts(sides, plan)}
     with both_running(sides) as functions:
         for batch, turns in plan.batches.items():
-            steps_ms: Pair[list[float]] = Pair([], [])
-            for name, function in zip(SIDES, functions, strict=True):
-                with blaming(name):
-                    _step_ms(function, plan, batch)
-            for side in abba(turns, rng):
-                with blaming(SIDES[side]):
-                    steps_ms[side].append(_step_ms(functions[side], plan, batch))
-            figures[_STEPS[batch]] = neighbours(steps_ms)
+            figures[_STEPS[batch]] = step_ms(functions, plan, batch, turns, rng)
         figures[PEAK_RSS] = functions.each(Function.peak_rss_bytes)
     return figures
 
@@ -50,13 +40,3 @@ def _cold_starts(sides: Pair[Installation], plan: Plan) -> Pair[float]:
             for samples, function in zip(seconds, functions, strict=True):
                 samples.append(function.cold_start_s)
     return neighbours(seconds)
-
-
-def _step_ms(function: Function, plan: Plan, batch: int) -> float:
-    """The time from one token to the next where `batch` streams run together: a step, where nobody else runs.
-
-    The median, because in a few steps prompts are computed as well.
-    """
-    prompts = [[story_prompt(plan.seed, number)] for number in range(batch)]
-    streams = run_closed_loop(function.endpoint, prompts, plan.batch_tokens, ANSWER_S).streams
-    return statistics.median(gap_s for stream in streams for gap_s in stream.gaps_s) * 1e3

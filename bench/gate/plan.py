@@ -32,8 +32,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         connections: that ask for whole answers.
         streams: that ask for streams.
         tokens: of each streamed answer of the stub engine.
-        batches: numbers of sequences whose step is timed, with the turns of either side.
-        batch_tokens: that each sequence generates in a turn.
+        batches: numbers of sequences whose step is timed, with the turns of either side, about.
+        turn_steps: of the engine in a turn, about.
         records: of the request log that are shipped in a turn.
         log_turns: of either side.
         paths: micro paths, with the number of calls over which instructions are counted.
@@ -49,10 +49,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 64
     streams: int = 64
     tokens: int = 16
-    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 8, 16: 6})
-    batch_tokens: int = 7
+    batches: dict[int, int] = msgspec.field(default_factory=lambda: {1: 20, 16: 14})
+    turn_steps: int = 3
     records: int = 2000
-    log_turns: int = 8
+    log_turns: int = 16
     paths: dict[str, int] = msgspec.field(default_factory=lambda: PATHS)
     server_core: int
     load_core: int

@@ -31,7 +31,7 @@ from bench.stats import CONFIDENCE
 ALPHA = 0.05
 """Of all looks and metrics together: how often a gate may fail where nothing is slower by more than the margin."""
 
-MIN_ROUNDS = 8
+MIN_ROUNDS = 7
 """Fewer could not reach a part of ALPHA, whatever they showed: the smallest p-value of n rounds is 2**-n."""
 
 _RESAMPLES = 4000

@@ -68,7 +68,7 @@ def test_what_is_no_revision_is_bad_usage(capsys: pytest.CaptureFixture[str]) ->
 
 def test_too_few_rounds_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "gate", "HEAD", "--rounds", "3"]) == 2
-    assert "--rounds: fewer than 8" in capsys.readouterr().err
+    assert "--rounds: fewer than 7" in capsys.readouterr().err
 
 
 def test_one_processor_is_not_enough(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
