@@ -50,10 +50,11 @@ SAMPLED = (REQUESTS, REQUEST_CPU, EVENTS, STEP_1, STEP_16, COLD_START, LOG_ROWS,
 def micro(path: str, kind: Kind) -> Metric:
     """The cost of one micro path: instructions where they can be counted, else time.
 
-    A count is the same each time to some thousandths, so there is little between what passes and what fails.
+    A count is the same each time to some thousandths, so little is let through: 5 % of the time can be 3 % of the
+    instructions, where those that were added take longer than the others.
     """
     if kind == "counted":
-        name, unit, margin = f"{path}_instructions", "instructions", 1.03
+        name, unit, margin = f"{path}_instructions", "instructions", 1.02
     else:
         name, unit, margin = f"{path}_us", "us", 1.025
     return Metric(name=name, label=f"{path}, a call", unit=unit, better="lower", kind=kind, limit=1.05, margin=margin)

@@ -23,7 +23,7 @@ from bench.children import OWN_MODULE, own_environment, run_script
 from bench.counts import count
 from bench.gate.git import repository_at
 from bench.gate.injections import END_TO_END, Injection, micro_injections
-from bench.gate.plan import PATHS
+from bench.gate.plan import DUELS
 from bench.gate.result import GateResult
 from bench.gate.timed import Spec
 from bench.micro.paths import PATHS as CALLABLES
@@ -34,8 +34,13 @@ from bench.rounds import show_progress
 
 Kind = Literal["same", "micro", "end-to-end"]
 
+_DUELS: dict[Kind, tuple[str, ...]] = {"same": DUELS, "micro": ("micro",), "end-to-end": ("stub", "model", "log")}
+"""What is measured. What slows a request down also shows in the instructions of a path, which would end the run before
+the whole request had been found to be slower."""
+
 _TIMEOUT_S = 1800.0
 _LOOPS = 2_000_000
+_TRIES = 5
 _AUTHOR = ("-c", "user.name=validation", "-c", "user.email=validation@localhost")
 
 
@@ -86,22 +91,24 @@ def main() -> None:
     runs = _read(args.out)
     with tempfile.TemporaryDirectory(prefix="pilotlight-gate-") as directory:
         validation = Validation(repository_at(Path.cwd()), Path(directory) / "clone")
-        wishes: tuple[tuple[Kind, int], ...] = (
-            ("same", args.same),
-            ("end-to-end", args.end_to_end),
-            ("micro", args.micro),
-        )
-        for kind, wanted in wishes:
-            for number in range(sum(run.kind == kind for run in runs), wanted):
-                if time.monotonic() > end_s:
-                    break
-                run = validation.run(kind, number, runs)
-                runs.append(run)
-                with args.out.open("ab") as file:
-                    file.write(msgspec.json.encode(run) + b"\n")
-                show_progress(f"{kind} {number + 1} of {wanted}: {run.verdict}, {'right' if run.is_right else 'WRONG'}")
+        wanted: dict[Kind, int] = {"same": args.same, "end-to-end": args.end_to_end, "micro": args.micro}
+        while (kind := next_kind(wanted, runs)) is not None and time.monotonic() < end_s:
+            number = sum(run.kind == kind for run in runs)
+            run = validation.run(kind, number, runs)
+            runs.append(run)
+            with args.out.open("ab") as file:
+                file.write(msgspec.json.encode(run) + b"\n")
+            said = f"{run.verdict}, {'right' if run.is_right else 'WRONG'}"
+            show_progress(f"{kind} {number + 1} of {wanted[kind]}: {said}")
     for line in summary(runs):
         show_progress(line)
+
+
+def next_kind(wanted: dict[Kind, int], runs: list[Run]) -> Kind | None:
+    """That of which the smallest part has been run, so that every part of the file says something of all."""
+    done = {kind: sum(run.kind == kind for run in runs) for kind in wanted}
+    missing = [kind for kind in wanted if done[kind] < wanted[kind]]
+    return min(missing, key=lambda kind: done[kind] / wanted[kind], default=None)
 
 
 def summary(runs: list[Run]) -> Iterator[str]:
@@ -125,13 +132,12 @@ class Validation:
         self._clone = clone
         subprocess.run(["git", "clone", "--quiet", "--shared", str(repository), str(clone)], check=True)  # noqa: S603, S607
         self._base = self._git("rev-parse", "HEAD")
-        self._micro_s: dict[str, float] = {}
 
     def run(self, kind: Kind, number: int, runs: list[Run]) -> Run:
         """One run of the gate."""
         injection, amount = self._inject(kind, number, runs)
         load_average, before_s = os.getloadavg()[0], loop_s()
-        only = ("--only", "micro") if kind == "micro" else ()
+        only = [argument for duel in _DUELS[kind] for argument in ("--only", duel)]
         command = [*OWN_MODULE, "handler", "bench", "gate", self._base, "HEAD", "--json", "--seed", str(number), *only]
         done = subprocess.run(  # noqa: S603  (our own arguments)
             command, cwd=self._clone, env=own_environment(), capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -177,11 +183,9 @@ class Validation:
         return injection, amount
 
     def _micro_cost_us(self, path: str) -> float:
-        if not self._micro_s:
-            spec = Spec(paths=tuple(PATHS), core=min(os.sched_getaffinity(0)))
-            answer = run_script("micro", [*OWN_MODULE, "bench.gate.timed"], spec, own_environment(), _TIMEOUT_S)
-            self._micro_s.update(answer)
-        return self._micro_s[path] * 1e6
+        spec = Spec(paths=(path,), core=min(os.sched_getaffinity(0)))
+        command = [*OWN_MODULE, "bench.gate.timed"]
+        return min(run_script("micro", command, spec, own_environment(), _TIMEOUT_S)[path] for _ in range(_TRIES)) * 1e6
 
     def _commit(self, message: str) -> None:
         self._git(*_AUTHOR, "commit", "--quiet", "--all", "--message", message)
@@ -194,7 +198,7 @@ class Validation:
 def loop_s() -> float:
     """Seconds of a turn of an empty loop, the shortest of some."""
     shortest_s = float("inf")
-    for _ in range(5):
+    for _ in range(_TRIES):
         began_s = time.perf_counter()
         for _ in range(_LOOPS):
             pass

@@ -7,7 +7,7 @@ import pytest
 
 import bench
 from bench.gate.metrics import PEAK_RSS
-from bench.gate.validation import Kind, Run, Validation, loop_s, summary
+from bench.gate.validation import Kind, Run, Validation, loop_s, next_kind, summary
 
 
 def _run(kind: Kind, verdict: str, *, is_right: bool, base: float = 1e8, duration_s: float = 100.0) -> Run:
@@ -74,3 +74,11 @@ def test_a_summary_counts_what_was_right() -> None:
 
 def test_a_turn_of_a_loop_takes_nanoseconds() -> None:
     assert 1e-10 < loop_s() < 1e-6
+
+
+def test_runs_of_all_kinds_keep_step_and_those_that_inject_nothing_come_first() -> None:
+    wanted: dict[Kind, int] = {"same": 4, "end-to-end": 2, "micro": 0}
+    runs: list[Run] = []
+    while (kind := next_kind(wanted, runs)) is not None:
+        runs.append(_run(kind, "pass", is_right=True))
+    assert [run.kind for run in runs] == ["same", "end-to-end", "same", "same", "end-to-end", "same"]
