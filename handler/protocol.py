@@ -8,6 +8,7 @@ is rare are uvicorn's. Event loop only.
 from __future__ import annotations
 
 import asyncio
+import socket
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from handler.acceptance import Backlog
 from handler.arrival import Arrival, Part
 from handler.cycle import Cycle
 from handler.errors import (
@@ -57,8 +59,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 1 << 20
 
 
-def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """What uvicorn is to make for each connection. All share an outbox and the timers."""
+def gathering_protocol(limits: Limits, listener: socket.socket | None = None) -> type[HttpToolsProtocol]:
+    """What uvicorn is to make for each connection. All share an outbox and the timers.
+
+    Args:
+        limits: of one client.
+        listener: where connections wait, of which more than one a turn are to be accepted.
+    """
     shared = _Shared(
         limits,
         Outbox(),
@@ -66,8 +73,16 @@ def gathering_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
         stalled=Delay(limits.stall_s, Lag.look),
     )
+    backlog = None if listener is None else Backlog(listener)
+
+    def make(**arguments: Any) -> GatheringProtocol:
+        another = partial(GatheringProtocol, shared=shared, **arguments)
+        if backlog is not None:
+            backlog.accept(another)
+        return another()
+
     # Not a type, but uvicorn only ever calls it.
-    return cast("type[HttpToolsProtocol]", partial(GatheringProtocol, shared=shared))
+    return cast("type[HttpToolsProtocol]", make)
 
 
 class _Shared(msgspec.Struct, frozen=True):

@@ -74,14 +74,15 @@ def _serve_pilotlight(spec: StackSpec, settings: Settings) -> None:
 
     from bench.baselines.pilotlight_app import PlainWorkloads  # noqa: PLC0415
     from handler.app import create_app  # noqa: PLC0415
+    from handler.cli.listener import bind  # noqa: PLC0415
     from handler.cli.serve import calm_collector, uvicorn_config  # noqa: PLC0415
 
     timeline = BootTimeline()
     engine = engine_of(spec, settings, timeline)
     app = create_app(settings, engine, sink_of(settings), timeline, on_ready=lambda _: calm_collector())
-    config = uvicorn_config(PlainWorkloads(app, database_of(spec)), settings)
-    config.host, config.port = settings.host, settings.port
-    uvicorn.Server(config).run()
+    listener = bind(settings.host, settings.port)
+    config = uvicorn_config(PlainWorkloads(app, database_of(spec)), settings, listener)
+    uvicorn.Server(config).run([listener])
 
 
 def _asgi_app(spec: StackSpec, settings: Settings) -> ASGIApp:

@@ -6,8 +6,10 @@ import subprocess
 
 import msgspec
 
+from bench.errors import BenchError
 from bench.gate.installation import Installation
 from bench.gate.plan import Plan
+from bench.gate.stub_duel import running_stub
 
 _TIMEOUT_S = 120.0
 
@@ -19,17 +21,18 @@ def fit(side: Installation, plan: Plan) -> Installation:
 
 
 def _fits(side: Installation, plan: Plan) -> bool:
-    """Whether the servers can be imported, and the micro paths called."""
+    """Whether the micro paths can be called, the shipper imported, and a server started."""
     calls = [f"{path}=1" for path in plan.paths]
-    commands = (side.command("bench.gate.counted") + tuple(calls), side.command("bench.http.serving")[:2] + _IMPORTING)
+    commands = (side.command("bench.gate.counted") + tuple(calls), side.command("bench.gate.shipper")[:2] + _IMPORTING)
     try:
         for command in commands:
             subprocess.run(  # noqa: S603  (our own arguments)
                 command, capture_output=True, timeout=_TIMEOUT_S, check=True, env=side.environment()
             )
-    except subprocess.SubprocessError:
+        with running_stub(side, plan):
+            return True
+    except (subprocess.SubprocessError, BenchError):
         return False
-    return True
 
 
-_IMPORTING = ("-c", "import bench.http.serving, bench.gate.shipper")
+_IMPORTING = ("-c", "import bench.gate.shipper")

@@ -13,7 +13,7 @@ import msgspec
 
 from bench.children import ServerChild, free_port
 from bench.cores import pinned
-from bench.gate.blame import SideName, blaming
+from bench.gate.blame import SIDES, blaming
 from bench.gate.installation import Installation
 from bench.gate.metrics import EVENTS, REQUEST_CPU, REQUESTS, Metric
 from bench.gate.pair import Pair
@@ -86,14 +86,23 @@ def _request(body: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _both(sides: Pair[Installation], plan: Plan) -> Iterator[Pair[_Server]]:
-    with _running(sides.base, "base", plan) as base, _running(sides.head, "head", plan) as head:
-        yield Pair(base, head)
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for name, side in zip(SIDES, sides, strict=True):
+            with blaming(name):
+                servers.append(stack.enter_context(running_stub(side, plan)))
+        yield Pair(*servers)
 
 
 @contextlib.contextmanager
-def _running(side: Installation, name: SideName, plan: Plan) -> Iterator[_Server]:
+def running_stub(side: Installation, plan: Plan) -> Iterator[_Server]:
+    """The function with a stub engine.
+
+    Raises:
+        BenchError: it did not start.
+    """
     port = free_port()
-    with blaming(name), tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as directory:
         spec = ServerSpec(
             kind="pilotlight",
             port=port,

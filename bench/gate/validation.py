@@ -185,7 +185,8 @@ class Validation:
     def _micro_cost_us(self, path: str) -> float:
         spec = Spec(paths=(path,), core=min(os.sched_getaffinity(0)))
         command = [*OWN_MODULE, "bench.gate.timed"]
-        return min(run_script("micro", command, spec, own_environment(), _TIMEOUT_S)[path] for _ in range(_TRIES)) * 1e6
+        tries = [run_script("micro", command, spec, own_environment(), _TIMEOUT_S) for _ in range(_TRIES)]
+        return min(float(answer[path]) for answer in tries) * 1e6
 
     def _commit(self, message: str) -> None:
         self._git(*_AUTHOR, "commit", "--quiet", "--all", "--message", message)

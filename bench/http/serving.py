@@ -15,6 +15,7 @@ from bench.stub_engine import StubEngine
 from bench.stub_model import stub_model, stub_snapshot, tokenizing_model
 from handler.app import create_app
 from handler.boot import BootTimeline
+from handler.cli.listener import bind
 from handler.cli.serve import calm_collector, uvicorn_config
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.logs import configure_logging
@@ -44,11 +45,11 @@ def main() -> None:
     )
     with (Path(spec.directory) / "log").open("w", encoding="utf-8") as log:
         configure_logging("info", log)
-        config = uvicorn_config(_app(spec, settings), settings)
-        config.host, config.port = settings.host, settings.port
+        listener = bind(settings.host, settings.port)
+        config = uvicorn_config(_app(spec, settings), settings, listener)
         if spec.kind in {"bare", "fastapi", "fastapi-generator"}:
             config.http = "httptools"  # as everybody else runs uvicorn; ours is a part of what is measured
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run([listener])
 
 
 def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:

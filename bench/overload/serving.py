@@ -14,6 +14,7 @@ from bench.stub_engine import StubEngine
 from bench.stub_model import stub_model, stub_snapshot
 from handler.app import create_app
 from handler.boot import BootTimeline
+from handler.cli.listener import bind
 from handler.cli.serve import calm_collector, uvicorn_config
 from handler.logs import configure_logging
 from handler.requestlog.sink import LogSink
@@ -30,9 +31,8 @@ def main() -> None:
     engine = StubEngine(stub_snapshot(), stub_model(), STEP_S, settings.max_batch_size)
     sink = LogSink(Spool(settings.spool_directory), None)
     app = create_app(settings, engine, sink, BootTimeline(), on_ready=lambda _: calm_collector())
-    config = uvicorn_config(app, settings)
-    config.host, config.port = settings.host, settings.port
-    uvicorn.Server(config).run()
+    listener = bind(settings.host, settings.port)
+    uvicorn.Server(uvicorn_config(app, settings, listener)).run([listener])
 
 
 if __name__ == "__main__":

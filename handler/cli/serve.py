@@ -104,7 +104,7 @@ def serve(
     app = create_app(settings, engine, sink, timeline, on_ready=on_ready, on_lost=on_lost)
     service: Service = app.state.service
     server = DrainingServer(
-        uvicorn_config(app, settings, stall_timeout_s), service, settings.drain_timeout, lost_grace_s
+        uvicorn_config(app, settings, listener, stall_timeout_s), service, settings.drain_timeout, lost_grace_s
     )
     # Before uvicorn takes over, and again once it has given them back.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -166,13 +166,25 @@ def calm_collector() -> None:
     gc.set_threshold(_COLLECTED_OBJECTS, *gc.get_threshold()[1:])
 
 
-def uvicorn_config(app: ASGIApp, settings: Settings, stall_timeout_s: float = STALL_TIMEOUT_S) -> uvicorn.Config:
-    """Uvicorn with its fastest loop and parser, and without its own access log."""
+def uvicorn_config(
+    app: ASGIApp,
+    settings: Settings,
+    listener: socket.socket | None = None,
+    stall_timeout_s: float = STALL_TIMEOUT_S,
+) -> uvicorn.Config:
+    """Uvicorn with its fastest loop and parser, and without its own access log.
+
+    Args:
+        app: what is served.
+        settings: of the function.
+        listener: the socket that uvicorn will be given; without it, one connection is accepted in a turn of the loop.
+        stall_timeout_s: seconds that a client may read nothing while its answer waits for it.
+    """
     limits = Limits(arrival_s=settings.body_timeout, stall_s=stall_timeout_s, connections=max_connections())
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=gathering_protocol(limits),
+        http=gathering_protocol(limits, listener),
         ws="none",
         proxy_headers=False,  # nothing here asks where a client sits
         lifespan="on",
