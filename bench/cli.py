@@ -7,6 +7,7 @@ import importlib
 import sys
 from functools import partial
 
+import bench.coldstart.arguments
 import bench.compare.arguments
 import bench.engine.arguments
 import bench.gate.arguments
@@ -33,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bench.gate.arguments.add_parser(benchmarks)
     bench.report.arguments.add_parser(benchmarks)
     bench.history.arguments.add_parser(benchmarks)
+    bench.coldstart.arguments.add_parser(benchmarks)
     bench.engine.arguments.add_parser(benchmarks)
     bench.http.arguments.add_parser(benchmarks, list(CANDIDATES))
     bench.soak.arguments.add_parser(benchmarks)

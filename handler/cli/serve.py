@@ -150,7 +150,8 @@ def ensure_snapshot(settings: Settings) -> Snapshot:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PILOTLIGHT_HOME": str(settings.pilotlight_home),
     }
-    if subprocess.run(command, env=environ, check=False).returncode != 0:  # noqa: S603  (our own command, no shell)
+    # What it says is for people: our own standard output may be lines of JSON.
+    if subprocess.run(command, env=environ, check=False, stdout=2).returncode != 0:  # noqa: S603  (our own command)
         raise SnapshotError(f"{settings.model_name} could not be prepared")
     return find_snapshot(settings.model_name, settings.pilotlight_home)
 

@@ -45,12 +45,18 @@ def test_the_engine_gets_every_setting_that_it_knows() -> None:
 
 
 def test_a_model_is_prepared_whatever_lies_in_the_working_directory(
-    tiny_environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "handler.py").write_text("raise SystemExit('the wrong handler')")
     monkeypatch.chdir(tmp_path)
     model = save_model(make_model("llama"), tmp_path / "fresh")
+    capfd.readouterr()
     snapshot = ensure_snapshot(Settings.from_env(tiny_environ | {"MODEL_NAME": str(model)}))
+    said = capfd.readouterr()
+    assert (said.out, "fresh is ready" in said.err) == ("", True), "standard output is for lines of JSON"
     assert snapshot.name == "fresh"
     assert snapshot.directory.is_relative_to(tmp_path / "snapshots")
 
