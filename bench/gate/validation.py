@@ -23,8 +23,11 @@ from bench.children import OWN_MODULE, own_environment, run_script
 from bench.counts import count
 from bench.gate.git import repository_at
 from bench.gate.injections import END_TO_END, Injection, micro_injections
+from bench.gate.metrics import SAMPLED, micro
+from bench.gate.pair import Pair
 from bench.gate.plan import DUELS
-from bench.gate.result import GateResult
+from bench.gate.result import GateResult, MetricVerdict
+from bench.gate.statistics import slowdowns
 from bench.gate.timed import Spec
 from bench.micro.paths import PATHS as CALLABLES
 from bench.micro.spooling import NUM_RECORDS
@@ -56,6 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         inconclusive: metrics of which it could not say.
         slowdowns: of all metrics.
         base: medians of the base, of all metrics.
+        rounds: of each metric that is sampled, how much slower the head was in each round.
         loop_s: of a turn of an empty loop, at the time.
         num_rounds: that it took.
         duration_s: likewise.
@@ -71,6 +75,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     inconclusive: tuple[str, ...]
     slowdowns: dict[str, float]
     base: dict[str, float]
+    rounds: dict[str, tuple[float, ...]]
     loop_s: float
     num_rounds: int
     duration_s: float
@@ -155,6 +160,7 @@ class Validation:
             inconclusive=tuple(metric.name for metric in result.metrics if metric.verdict == "inconclusive"),
             slowdowns={metric.name: round(metric.slowdown, 4) for metric in result.metrics},
             base={metric.name: metric.base_median for metric in result.metrics},
+            rounds={metric.name: _slowdowns(metric) for metric in result.metrics if metric.kind == "sampled"},
             loop_s=min(before_s, loop_s()),
             num_rounds=result.num_rounds,
             duration_s=round(result.duration_s, 1),
@@ -194,6 +200,13 @@ class Validation:
     def _git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self._clone), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def _slowdowns(verdict: MetricVerdict) -> tuple[float, ...]:
+    """Round by round."""
+    known = {metric.name: metric for metric in SAMPLED}
+    metric = known.get(verdict.name, micro(verdict.name, "sampled"))
+    return tuple(round(each, 4) for each in slowdowns(metric, Pair(verdict.base, verdict.head)))
 
 
 def loop_s() -> float:

@@ -20,6 +20,7 @@ def _run(kind: Kind, verdict: str, *, is_right: bool, base: float = 1e8, duratio
         inconclusive=(),
         slowdowns={},
         base={PEAK_RSS.name: base},
+        rounds={},
         loop_s=1e-8,
         num_rounds=8,
         duration_s=duration_s,
