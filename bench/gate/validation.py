@@ -142,8 +142,21 @@ class Validation:
         """One run of the gate."""
         injection, amount = self._inject(kind, number, runs)
         load_average, before_s = os.getloadavg()[0], loop_s()
-        only = [argument for duel in _DUELS[kind] for argument in ("--only", duel)]
-        command = [*OWN_MODULE, "handler", "bench", "gate", self._base, "HEAD", "--json", "--seed", str(number), *only]
+        options = [argument for duel in _DUELS[kind] for argument in ("--only", duel)]
+        if kind == "same":
+            options.append("--quick")  # there is nothing that more rounds could find, and five minutes are many
+        command = [
+            *OWN_MODULE,
+            "handler",
+            "bench",
+            "gate",
+            self._base,
+            "HEAD",
+            "--json",
+            "--seed",
+            str(number),
+            *options,
+        ]
         done = subprocess.run(  # noqa: S603  (our own arguments)
             command, cwd=self._clone, env=own_environment(), capture_output=True, timeout=_TIMEOUT_S, check=False
         )
