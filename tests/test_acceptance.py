@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
+import uvicorn
 import uvloop
+from starlette.applications import Starlette
 
 from handler.acceptance import Backlog
 from handler.cli.listener import bind
+from handler.cli.serve import uvicorn_config
+from handler.settings import Settings
+from tests.connection import turn_until
 
 _NUM_CLIENTS = 100
 _MAX_TURNS = 20
@@ -84,8 +91,29 @@ def test_who_has_left_meanwhile_disturbs_nobody(listener: socket.socket) -> None
 
 
 def test_a_listener_that_is_closed_has_nobody_waiting(listener: socket.socket) -> None:
-    async def accept() -> None:
-        listener.close()
-        Backlog(listener).accept(asyncio.Protocol)
+    made: list[_Connection] = []
 
-    asyncio.run(accept())
+    async def accept() -> int:
+        listener.close()
+        Backlog(listener).accept(lambda: _Connection(made))
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(accept()) == 1, "nothing but this is under way"
+    assert made == []
+
+
+def test_the_server_accepts_them_so(listener: socket.socket, tmp_path: Path) -> None:
+    settings = Settings.from_env({"PILOTLIGHT_HOME": str(tmp_path)})
+    server = uvicorn.Server(uvicorn_config(Starlette(), settings, listener))
+
+    async def serve() -> int:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await turn_until(lambda: server.started)
+        turns = itertools.count()
+        await turn_until(lambda: next(turns) and len(server.server_state.connections) == _NUM_CLIENTS)
+        server.should_exit = True
+        await serving
+        return next(turns)
+
+    with _clients(listener, _NUM_CLIENTS):
+        assert uvloop.run(serve()) <= _MAX_TURNS

@@ -63,7 +63,7 @@ def break_device(application: Application, index: int) -> None:
 async def serving(application: Application) -> AsyncIterator[httpx.AsyncClient]:
     """The application under uvicorn on a socket."""
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn_config(application.app, application.service.settings))
+    server = uvicorn.Server(uvicorn_config(application.app, application.service.settings, listener))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await all_booted(application)

@@ -170,7 +170,7 @@ def calm_collector() -> None:
 def uvicorn_config(
     app: ASGIApp,
     settings: Settings,
-    listener: socket.socket | None = None,
+    listener: socket.socket,
     stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> uvicorn.Config:
     """Uvicorn with its fastest loop and parser, and without its own access log.
@@ -178,7 +178,7 @@ def uvicorn_config(
     Args:
         app: what is served.
         settings: of the function.
-        listener: the socket that uvicorn will be given; without it, one connection is accepted in a turn of the loop.
+        listener: the socket that uvicorn will be given.
         stall_timeout_s: seconds that a client may read nothing while its answer waits for it.
     """
     limits = Limits(arrival_s=settings.body_timeout, stall_s=stall_timeout_s, connections=max_connections())
