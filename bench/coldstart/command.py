@@ -19,6 +19,7 @@ from bench.coldstart.floor import Floor
 from bench.coldstart.plan import COMPARISONS, Plan, missed_goals
 from bench.coldstart.starts import Server, Starts
 from bench.environment import look_around
+from bench.interpreters import offline_environment, peer_versions
 from bench.options import chosen
 from bench.outcome import give_out, result_of
 from bench.rounds import Contender, run_rounds, show_progress
@@ -29,7 +30,7 @@ from handler.engine.snapshot import EMBEDDED_MODEL, Snapshot
 from handler.errors import ConfigurationError
 from handler.settings import Settings
 
-_EXACT = {"ignore_eos": True, "stream_options": {"include_usage": True}}
+_COUNTED = {"stream_options": {"include_usage": True}}
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """
     if args.drop_caches:
         check_caches_can_be_dropped()
+    python = args.peer_python.absolute()
+    versions = {"transformers": peer_versions("transformers", python)} if args.transformers else {}
     snapshot = ensure_snapshot(settings)
     plan = Plan(
         rounds=args.runs,
@@ -49,10 +52,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         weights=tuple(str(path) for path in _weights(snapshot, settings)),
         seed=args.seed,
     )
-    contenders = _contenders(args, settings, snapshot, plan)
+    contenders = _contenders(args, settings, snapshot, plan, python)
     environment = look_around()
     rounds, failures = run_rounds(contenders, plan.rounds, random.Random(args.seed), show_progress)  # noqa: S311  (an order)
-    result = result_of("coldstart", environment, settings, plan, rounds, failures, comparisons=COMPARISONS)
+    result = result_of(
+        "coldstart", environment, settings, plan, rounds, failures, comparisons=COMPARISONS, peers=versions
+    )
     give_out(result, args, show)
     missed = missed_goals(
         result.summary.get("pilotlight", {}),
@@ -64,14 +69,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return 1 if failures or missed else 0
 
 
-def _contenders(args: argparse.Namespace, settings: Settings, snapshot: Snapshot, plan: Plan) -> list[Contender]:
+def _contenders(
+    args: argparse.Namespace, settings: Settings, snapshot: Snapshot, plan: Plan, python: Path
+) -> list[Contender]:
     prepare = drop_caches if plan.drops_caches else _nothing
     makers: dict[str, Callable[[], Contender]] = {
         "pilotlight": lambda: Starts(_ours(settings, snapshot), plan.prompt, prepare),
         "floor": lambda: Floor(plan.weights, prepare),
     }
     if args.transformers:
-        makers["transformers"] = lambda: Starts(_transformers(args.peer_python, snapshot), plan.prompt, prepare)
+        makers["transformers"] = lambda: Starts(_transformers(python, snapshot), plan.prompt, prepare)
     if args.peer_command is not None:
         makers["peer"] = lambda: Starts(_peer(args), plan.prompt, prepare)
     names = [name for name in chosen(CONTENDERS, args) if name in makers]
@@ -107,25 +114,21 @@ def _ours(settings: Settings, snapshot: Snapshot) -> Server:
         environ=own_environment() | environ,
         ready_path="/health",
         model=snapshot.name,
-        extra=_EXACT,
+        extra=_COUNTED,
         tells_phases=True,
     )
 
 
 def _transformers(python: Path, snapshot: Snapshot) -> Server:
-    program = python.absolute().with_name("transformers")
-    if not program.is_file():
-        raise ConfigurationError(
-            "bench coldstart --transformers", f"{program} is not there: pip install 'transformers[serving]'"
-        )
     model = str(snapshot.directory)
+    program = str(python.with_name("transformers"))
     return Server(
         name="transformers",
-        command=(str(program), "serve", model, "--host", "127.0.0.1", "--port", "{port}"),
-        environ=_without_our_packages() | {"HF_HUB_OFFLINE": "1"},
+        command=(program, "serve", model, "--host", "127.0.0.1", "--port", "{port}"),
+        environ=offline_environment(),
         ready_path="/health",
         model=model,
-        extra={"stream_options": {"include_usage": True}},
+        extra=_COUNTED,
     )
 
 
@@ -138,9 +141,5 @@ def _peer(args: argparse.Namespace) -> Server:
         environ=dict(os.environ),
         ready_path=args.peer_ready,
         model=args.peer_model,
-        extra={"stream_options": {"include_usage": True}},
+        extra=_COUNTED,
     )
-
-
-def _without_our_packages() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.counts import count
-from bench.engine.peers import PEERS
+from bench.interpreters import PEERS
 from bench.options import add_output
 
 PARTS = ("engine", "http")

@@ -18,10 +18,11 @@ from bench.comparison import ratios, summaries
 from bench.engine.comparison import comparisons
 from bench.engine.contenders import EngineAlone, PilotlightServer
 from bench.engine.gguf import gguf_of
-from bench.engine.peers import LlamaCpp, TransformersBatch, TransformersServe, peer_versions
+from bench.engine.peers import LlamaCpp, TransformersBatch, TransformersServe
 from bench.engine.plan import Plan
 from bench.environment import look_around
 from bench.errors import BenchError
+from bench.interpreters import peer_versions
 from bench.result import Failure, Result, encode_result, write_result
 from bench.rounds import Contender, run_rounds, show_progress
 from bench.tables import show

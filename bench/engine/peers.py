@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,67 +17,14 @@ from bench.children import ServerChild, free_port, run_script
 from bench.client import Endpoint
 from bench.engine.plan import Plan
 from bench.engine.serving import measure_server
+from bench.interpreters import offline_environment
 from bench.rounds import Measurement
 from bench.workload import long_text, story_prompt
 from handler.engine.tokenizer import Tokenizer
-from handler.errors import ConfigurationError
 
 _SCRIPTS = Path(bench.peers.__file__).parent
-_LOOK_S = 60.0
 _START_S = 300.0
 _SCRIPT_S = 900.0
-
-
-class Requirement(msgspec.Struct, frozen=True):
-    """Modules that a peer's interpreter must find, the packages whose versions are noted, and how to install them."""
-
-    modules: tuple[str, ...]
-    packages: tuple[str, ...]
-    install: str
-
-
-REQUIREMENTS = {
-    "transformers": Requirement(
-        ("transformers", "torch", "accelerate", "fastapi", "uvicorn", "openai"),
-        ("transformers", "torch", "accelerate"),
-        "'transformers[serving]' torch",
-    ),
-    "transformers-batch": Requirement(
-        ("transformers", "torch"), ("transformers", "torch", "triton"), "transformers torch"
-    ),
-    "llama-cpp": Requirement(("llama_cpp",), ("llama-cpp-python",), "llama-cpp-python"),
-}
-PEERS = tuple(REQUIREMENTS)
-
-_LOOK = (
-    "import importlib.metadata as m, importlib.util as u, json, sys\n"
-    "modules, packages = json.loads(sys.argv[1])\n"
-    "named = [(d.metadata['Name'], d.version) for d in m.distributions()]\n"
-    "have = {name.lower().replace('_', '-'): version for name, version in named if name}\n"
-    "print(json.dumps([[x for x in modules if u.find_spec(x) is None], {p: have[p] for p in packages if p in have}]))\n"
-)
-
-
-def peer_versions(peer: str, python: Path) -> dict[str, str]:
-    """Versions of the peer's packages.
-
-    Raises:
-        ConfigurationError: the interpreter cannot be run, or lacks what the peer needs.
-    """
-    requirement = REQUIREMENTS[peer]
-    question = json.dumps([requirement.modules, requirement.packages])
-    try:
-        done = subprocess.run(  # noqa: S603  (the interpreter that the user named)
-            [python, "-c", _LOOK, question], capture_output=True, text=True, timeout=_LOOK_S, check=True
-        )
-        missing, versions = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ConfigurationError("--peer-python", f"{python} cannot be run: {error}") from error
-    if missing:
-        hint = f"{python} -m pip install {requirement.install}"
-        raise ConfigurationError("--peer", f"{peer}: {python} has no {', '.join(missing)}; install with: {hint}")
-    found: dict[str, str] = versions
-    return found
 
 
 class TransformersServe:
@@ -100,7 +46,7 @@ class TransformersServe:
         extra = {"generation_config": json.dumps({"do_sample": False, "eos_token_id": -1})}
         endpoint = Endpoint(host="127.0.0.1", port=port, model=self._plan.snapshot, extra=extra)
         command = [*self._command, "--port", str(port)]
-        with ServerChild(self.name, command, _offline(), port=port, ready_path="/health", start_s=_START_S):
+        with ServerChild(self.name, command, offline_environment(), port=port, ready_path="/health", start_s=_START_S):
             return measure_server(endpoint, self._plan, self._tokenizer, round_number)
 
 
@@ -171,9 +117,4 @@ def _texts(plan: Plan, round_number: int, count: int) -> Sequence[str]:
 
 def _run(name: str, python: Path, script: str, spec: object) -> Measurement:
     command = [str(python), str(_SCRIPTS / script)]
-    return msgspec.convert(run_script(name, command, spec, _offline(), _SCRIPT_S), Measurement)
-
-
-def _offline() -> dict[str, str]:
-    """The environment without our packages in it, and with no look at the hub."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    return msgspec.convert(run_script(name, command, spec, offline_environment(), _SCRIPT_S), Measurement)
