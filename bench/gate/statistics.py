@@ -32,7 +32,7 @@ ALPHA = 0.05
 """Of all looks and metrics together: how often a gate may fail where nothing is slower by more than the margin."""
 
 MIN_ROUNDS = 7
-"""Fewer could not reach a part of ALPHA, whatever they showed: the smallest p-value of n rounds is 2**-n."""
+"""Of fewer, one round out of line would leave a metric open, however little: of six, p is 2 / 2**6 then."""
 
 _RESAMPLES = 4000
 

@@ -23,10 +23,9 @@ from bench.children import OWN_MODULE, own_environment, run_script
 from bench.counts import count
 from bench.gate.git import repository_at
 from bench.gate.injections import END_TO_END, Injection, micro_injections
-from bench.gate.metrics import SAMPLED, micro
+from bench.gate.metrics import SAMPLED
 from bench.gate.pair import Pair
-from bench.gate.plan import DUELS
-from bench.gate.result import GateResult, MetricVerdict
+from bench.gate.result import GateResult
 from bench.gate.statistics import slowdowns
 from bench.gate.timed import Spec
 from bench.micro.paths import PATHS as CALLABLES
@@ -37,10 +36,15 @@ from bench.rounds import show_progress
 
 Kind = Literal["same", "micro", "end-to-end"]
 
-_DUELS: dict[Kind, tuple[str, ...]] = {"same": DUELS, "micro": ("micro",), "end-to-end": ("stub", "model", "log")}
-"""What is measured. What slows a request down also shows in the instructions of a path, which would end the run before
-the whole request had been found to be slower."""
+_OPTIONS: dict[Kind, tuple[str, ...]] = {
+    "same": ("--quick",),
+    "micro": ("--only", "micro"),
+    "end-to-end": ("--only", "stub", "--only", "model", "--only", "log"),
+}
+"""Of the gate. Where nothing is to be found, more rounds could not find it. What slows a request down also shows in the
+instructions of a path, which would end the run before the whole request had been found to be slower."""
 
+_SAMPLED = {metric.name: metric for metric in SAMPLED}
 _TIMEOUT_S = 1800.0
 _LOOPS = 2_000_000
 _TRIES = 5
@@ -59,7 +63,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         inconclusive: metrics of which it could not say.
         slowdowns: of all metrics.
         base: medians of the base, of all metrics.
-        rounds: of each metric that is sampled, how much slower the head was in each round.
+        rounds: of each metric but those of micro paths, how much slower the head was in each round.
         loop_s: of a turn of an empty loop, at the time.
         num_rounds: that it took.
         duration_s: likewise.
@@ -142,21 +146,8 @@ class Validation:
         """One run of the gate."""
         injection, amount = self._inject(kind, number, runs)
         load_average, before_s = os.getloadavg()[0], loop_s()
-        options = [argument for duel in _DUELS[kind] for argument in ("--only", duel)]
-        if kind == "same":
-            options.append("--quick")  # there is nothing that more rounds could find, and five minutes are many
-        command = [
-            *OWN_MODULE,
-            "handler",
-            "bench",
-            "gate",
-            self._base,
-            "HEAD",
-            "--json",
-            "--seed",
-            str(number),
-            *options,
-        ]
+        options = ("--json", "--seed", str(number), *_OPTIONS[kind])
+        command = [*OWN_MODULE, "handler", "bench", "gate", self._base, "HEAD", *options]
         done = subprocess.run(  # noqa: S603  (our own arguments)
             command, cwd=self._clone, env=own_environment(), capture_output=True, timeout=_TIMEOUT_S, check=False
         )
@@ -173,7 +164,13 @@ class Validation:
             inconclusive=tuple(metric.name for metric in result.metrics if metric.verdict == "inconclusive"),
             slowdowns={metric.name: round(metric.slowdown, 4) for metric in result.metrics},
             base={metric.name: metric.base_median for metric in result.metrics},
-            rounds={metric.name: _slowdowns(metric) for metric in result.metrics if metric.kind == "sampled"},
+            rounds={
+                each.name: tuple(
+                    round(slower, 4) for slower in slowdowns(_SAMPLED[each.name], Pair(each.base, each.head))
+                )
+                for each in result.metrics
+                if each.name in _SAMPLED
+            },
             loop_s=min(before_s, loop_s()),
             num_rounds=result.num_rounds,
             duration_s=round(result.duration_s, 1),
@@ -213,13 +210,6 @@ class Validation:
     def _git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self._clone), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-
-def _slowdowns(verdict: MetricVerdict) -> tuple[float, ...]:
-    """Round by round."""
-    known = {metric.name: metric for metric in SAMPLED}
-    metric = known.get(verdict.name, micro(verdict.name, "sampled"))
-    return tuple(round(each, 4) for each in slowdowns(metric, Pair(verdict.base, verdict.head)))
 
 
 def loop_s() -> float:
