@@ -21,31 +21,28 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: of the injection.
         metric: that must fail.
+        duel: of the gate, that it is measured in.
         file: of the function.
         function: its qualified name in the file.
-        calls: of the function for what the metric measures once.
-        statement: with `{amount}`, which is loops, or bytes.
+        probe: an amount that surely shows, about a third of what the metric measures.
+        statement: with `{amount}`, which is loops, or bytes; None for so many assignments, which cost a nanosecond
+            each where a loop would take a hundred to begin with.
         share: by how much it is to get slower, or larger.
     """
 
     name: str
     metric: Metric
+    duel: str
     file: str
     function: str
-    calls: int = 1
-    statement: str = _LOOP
+    probe: int
+    statement: str | None = _LOOP
     share: float = END_TO_END_SHARE
-
-    def amount(self, base: float, loop_s: float) -> int:
-        """How much it takes, where the metric's figure is `base` and a turn of an empty loop takes `loop_s`."""
-        if self.metric.unit == "bytes":
-            return round(base * self.share)
-        cost_s = {"1/s": lambda: 1 / base, "us": lambda: base / 1e6, "ms": lambda: base / 1e3, "s": lambda: base}
-        return max(1, round(cost_s[self.metric.unit]() * self.share / loop_s / self.calls))
 
     def apply(self, source: str, amount: int) -> str:
         """The source with the statement in it."""
-        return insert(source, self.function, self.statement.format(amount=amount))
+        statement = "; ".join(["_ = 0"] * amount) if self.statement is None else self.statement.format(amount=amount)
+        return insert(source, self.function, statement)
 
 
 def insert(source: str, function: str, statement: str) -> str:
@@ -68,52 +65,80 @@ def insert(source: str, function: str, statement: str) -> str:
 
 
 END_TO_END = (
-    Injection(name="requests", metric=REQUEST_CPU, file="handler/formats/chat.py", function="ChatFormat.decode"),
-    Injection(name="events", metric=EVENTS, file="handler/sse.py", function="ChunkFrames.text"),
-    Injection(name="step, 1", metric=STEP_1, file="handler/engine/core.py", function="EngineCore.step"),
-    Injection(name="step, 16", metric=STEP_16, file="handler/engine/core.py", function="EngineCore.step"),
-    Injection(name="cold start", metric=COLD_START, file="handler/cli/serve.py", function="calm_collector"),
+    Injection(
+        name="requests",
+        metric=REQUEST_CPU,
+        duel="stub",
+        file="handler/formats/chat.py",
+        function="ChatFormat.decode",
+        probe=5_000,
+    ),
+    Injection(name="events", metric=EVENTS, duel="stub", file="handler/sse.py", function="ChunkFrames.text", probe=550),
+    Injection(
+        name="step, 1",
+        metric=STEP_1,
+        duel="model",
+        file="handler/engine/core.py",
+        function="EngineCore.step",
+        probe=140_000,
+    ),
+    Injection(
+        name="step, 16",
+        metric=STEP_16,
+        duel="model",
+        file="handler/engine/core.py",
+        function="EngineCore.step",
+        probe=740_000,
+    ),
+    Injection(
+        name="cold start",
+        metric=COLD_START,
+        duel="model",
+        file="handler/cli/serve.py",
+        function="calm_collector",
+        probe=50_000_000,
+    ),
     Injection(
         name="log rows",
         metric=LOG_ROWS,
+        duel="log",
         file="handler/requestlog/shipper.py",
         function="_transactions",
+        probe=800,
         statement="for _ in range({amount} * b''.join(payloads).count(b'\\n')): pass",  # a line is a record
     ),
     Injection(
         name="memory",
         metric=PEAK_RSS,
+        duel="model",
         file="handler/cli/serve.py",
         function="calm_collector",
+        probe=150_000_000,
         statement="gc.ballast = b'x' * {amount}",
     ),
 )
 
 
-def micro_injections(calls: dict[str, int]) -> tuple[Injection, ...]:
-    """One for each path.
-
-    Args:
-        calls: of the injected function for one call of a path, where it is not called once.
-    """
-    places = {
-        "decode": ("handler/formats/chat.py", "ChatFormat.decode"),
-        "validation": ("handler/params.py", "ParamsFactory.build"),
-        "refusal": ("handler/formats/chat.py", "ChatFormat.decode"),
-        "sse": ("handler/sse.py", "ChunkFrames.text"),
-        "spool": ("handler/requestlog/spool.py", "Spool.append"),
-        "scheduler": ("handler/engine/scheduler.py", "Scheduler.schedule"),
-        "encode": ("handler/engine/tokenizer.py", "Tokenizer.encode"),
-        "incremental_decode": ("handler/engine/tokenizer.py", "TextStream.push"),
-    }
-    return tuple(
-        Injection(
-            name=path,
-            metric=msgspec.structs.replace(micro(path, "counted"), unit="us"),
-            file=file,
-            function=function,
-            calls=calls.get(path, 1),
-            share=MICRO_SHARE,
-        )
-        for path, (file, function) in places.items()
+def _micro(path: str, file: str, function: str, probe: int, statement: str | None = _LOOP) -> Injection:
+    return Injection(
+        name=path,
+        metric=micro(path, "counted"),
+        duel="micro",
+        file=file,
+        function=function,
+        probe=probe,
+        statement=statement,
+        share=MICRO_SHARE,
     )
+
+
+MICRO = (
+    _micro("decode", "handler/formats/chat.py", "ChatFormat.decode", 700),
+    _micro("validation", "handler/params.py", "ParamsFactory.build", 4_000, None),
+    _micro("refusal", "handler/formats/chat.py", "ChatFormat.decode", 4_000, None),
+    _micro("sse", "handler/sse.py", "ChunkFrames.text", 180, None),
+    _micro("spool", "handler/requestlog/spool.py", "Spool.append", 1_800, None),
+    _micro("scheduler", "handler/engine/scheduler.py", "Scheduler.schedule", 600),
+    _micro("encode", "handler/engine/tokenizer.py", "Tokenizer.encode", 5_000),
+    _micro("incremental_decode", "handler/engine/tokenizer.py", "TextStream.push", 800, None),
+)

@@ -1,8 +1,9 @@
 """Whether the gate is right: `python -m bench.gate.validation --out FILE`, in a checkout without changes.
 
 It runs the gate over and over, as a user would, between commits of a copy of the repository: commits that differ by a
-comment, which must not fail; and commits that slow the function down by a known amount, which must. Each run is a line
-of the file. A file that is there already is gone on with, so hours of it can be had in pieces.
+comment, which must not fail; and commits that slow the function down by a known amount, which must. How much of each
+injection is wanted is found out first. Each run is a line of the file, and so is each of those calibrations. A file
+that is there already is gone on with, so hours of it can be had in pieces.
 """
 
 from __future__ import annotations
@@ -10,28 +11,23 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
-from bench.children import OWN_MODULE, own_environment, run_script
 from bench.counts import count
+from bench.gate.calibration import Calibration, calibrate
+from bench.gate.clone import Clone
 from bench.gate.git import repository_at
-from bench.gate.injections import END_TO_END, Injection, micro_injections
+from bench.gate.injections import END_TO_END, MICRO, Injection
 from bench.gate.metrics import SAMPLED
 from bench.gate.pair import Pair
-from bench.gate.result import GateResult
+from bench.gate.result import MetricVerdict, Verdict
 from bench.gate.statistics import slowdowns
-from bench.gate.timed import Spec
-from bench.micro.paths import PATHS as CALLABLES
-from bench.micro.spooling import NUM_RECORDS
-from bench.micro.streaming import NUM_TOKENS
-from bench.micro.tokenizing import NUM_ANSWER_TOKENS
 from bench.rounds import show_progress
 
 Kind = Literal["same", "micro", "end-to-end"]
@@ -44,17 +40,15 @@ _OPTIONS: dict[Kind, tuple[str, ...]] = {
 """Of the gate. Where nothing is to be found, more rounds could not find it. What slows a request down also shows in the
 instructions of a path, which would end the run before the whole request had been found to be slower."""
 
+_INJECTIONS: dict[Kind, Sequence[Injection]] = {"same": (), "micro": MICRO, "end-to-end": END_TO_END}
 _SAMPLED = {metric.name: metric for metric in SAMPLED}
-_TIMEOUT_S = 1800.0
-_LOOPS = 2_000_000
-_TRIES = 5
-_AUTHOR = ("-c", "user.name=validation", "-c", "user.email=validation@localhost")
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="line"):
     """One run of the gate.
 
     Attributes:
+        revision: that it was compared with.
         kind: whether something was injected, and of what size.
         injection: its name; None for two sides that are the same.
         amount: loops or bytes that were injected.
@@ -64,13 +58,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         slowdowns: of all metrics.
         base: medians of the base, of all metrics.
         rounds: of each metric but those of micro paths, how much slower the head was in each round.
-        loop_s: of a turn of an empty loop, at the time.
         num_rounds: that it took.
         duration_s: likewise.
         load_average: of the machine when it began.
         is_right: whether it said what it had to say: fail, with the metric that was slowed down; or anything but fail.
     """
 
+    revision: str
     kind: Kind
     injection: str | None
     amount: int
@@ -80,11 +74,42 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     slowdowns: dict[str, float]
     base: dict[str, float]
     rounds: dict[str, tuple[float, ...]]
-    loop_s: float
     num_rounds: int
     duration_s: float
     load_average: float
     is_right: bool
+
+
+Line = Run | Calibration
+L = TypeVar("L", Run, Calibration)
+
+
+class Log:
+    """The file: what was run so far, and what is to be added."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        self._lines: list[Line] = [msgspec.json.decode(line, type=Line) for line in lines]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of the gate."""
+        return [line for line in self._lines if isinstance(line, Run)]
+
+    def amount(self, revision: str, injection: Injection) -> int | None:
+        """How much of it a revision takes, if that is known."""
+        for line in self._lines:
+            if isinstance(line, Calibration) and (line.revision, line.injection) == (revision, injection.name):
+                return line.amount
+        return None
+
+    def add(self, line: L) -> L:
+        """Write a line, at once."""
+        self._lines.append(line)
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(line) + b"\n")
+        return line
 
 
 def main() -> None:
@@ -97,19 +122,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=count, default=24 * 60, help="after which no run begins (a day)")
     args = parser.parse_args()
     end_s = time.monotonic() + args.minutes * 60
-    runs = _read(args.out)
+    log = Log(args.out)
     with tempfile.TemporaryDirectory(prefix="pilotlight-gate-") as directory:
-        validation = Validation(repository_at(Path.cwd()), Path(directory) / "clone")
+        clone = Clone(repository_at(Path.cwd()), Path(directory) / "clone")
         wanted: dict[Kind, int] = {"same": args.same, "end-to-end": args.end_to_end, "micro": args.micro}
-        while (kind := next_kind(wanted, runs)) is not None and time.monotonic() < end_s:
-            number = sum(run.kind == kind for run in runs)
-            run = validation.run(kind, number, runs)
-            runs.append(run)
-            with args.out.open("ab") as file:
-                file.write(msgspec.json.encode(run) + b"\n")
+        while (kind := next_kind(wanted, log.runs)) is not None and time.monotonic() < end_s:
+            number = sum(run.kind == kind for run in log.runs)
+            run = validate(kind, number, log, clone)
             said = f"{run.verdict}, {'right' if run.is_right else 'WRONG'}"
             show_progress(f"{kind} {number + 1} of {wanted[kind]}: {said}")
-    for line in summary(runs):
+    for line in summary(log.runs):
         show_progress(line)
 
 
@@ -134,34 +156,30 @@ def summary(runs: list[Run]) -> Iterator[str]:
             )
 
 
-class Validation:
-    """A copy of the repository, to which commits are added."""
-
-    def __init__(self, repository: Path, clone: Path) -> None:
-        self._clone = clone
-        subprocess.run(["git", "clone", "--quiet", "--shared", str(repository), str(clone)], check=True)  # noqa: S603, S607
-        self._base = self._git("rev-parse", "HEAD")
-
-    def run(self, kind: Kind, number: int, runs: list[Run]) -> Run:
-        """One run of the gate."""
-        injection, amount = self._inject(kind, number, runs)
-        load_average, before_s = os.getloadavg()[0], loop_s()
-        options = ("--json", "--seed", str(number), *_OPTIONS[kind])
-        command = [*OWN_MODULE, "handler", "bench", "gate", self._base, "HEAD", *options]
-        done = subprocess.run(  # noqa: S603  (our own arguments)
-            command, cwd=self._clone, env=own_environment(), capture_output=True, timeout=_TIMEOUT_S, check=False
-        )
-        if done.returncode not in {0, 1} or not done.stdout:
-            raise SystemExit(f"the gate ended with {done.returncode}:\n{done.stderr.decode()[-2000:]}")
-        result = msgspec.json.decode(done.stdout, type=GateResult)
-        failed = tuple(metric.name for metric in result.metrics if metric.verdict == "fail")
-        return Run(
+def validate(kind: Kind, number: int, log: Log, clone: Clone) -> Run:
+    """One run of the gate, added to the log; and before it a calibration, where what it takes is not known."""
+    if injections := _INJECTIONS[kind]:
+        injection = injections[number % len(injections)]
+        amount = log.amount(clone.base, injection)
+        if amount is None:
+            show_progress(f"how much slows {injection.name} down by {injection.share:.0%}?")
+            amount = log.add(calibrate(injection, clone)).amount
+        clone.inject(injection, amount)
+    else:
+        injection, amount = None, 0
+        clone.change_comment()
+    load_average = os.getloadavg()[0]
+    result = clone.gate("--seed", str(number), *_OPTIONS[kind])
+    failed = _names(result.metrics, "fail")
+    return log.add(
+        Run(
+            revision=clone.base,
             kind=kind,
             injection=None if injection is None else injection.name,
             amount=amount,
             verdict=result.verdict,
             failed=failed,
-            inconclusive=tuple(metric.name for metric in result.metrics if metric.verdict == "inconclusive"),
+            inconclusive=_names(result.metrics, "inconclusive"),
             slowdowns={metric.name: round(metric.slowdown, 4) for metric in result.metrics},
             base={metric.name: metric.base_median for metric in result.metrics},
             rounds={
@@ -171,85 +189,16 @@ class Validation:
                 for each in result.metrics
                 if each.name in _SAMPLED
             },
-            loop_s=min(before_s, loop_s()),
             num_rounds=result.num_rounds,
             duration_s=round(result.duration_s, 1),
             load_average=load_average,
             is_right=injection.metric.name in failed if injection else result.verdict != "fail",
         )
-
-    def _inject(self, kind: Kind, number: int, runs: list[Run]) -> tuple[Injection | None, int]:
-        """Have HEAD of the copy be the base with one change."""
-        self._git("reset", "--quiet", "--hard", self._base)
-        if kind == "same":
-            path = self._clone / "handler" / "errors.py"
-            path.write_text(path.read_text(encoding="utf-8") + "\n# Nothing.\n", encoding="utf-8")
-            self._commit("Change a comment")
-            return None, 0
-        if kind == "micro":
-            injections = micro_injections(_calls())
-            injection = injections[number % len(injections)]
-            amount = injection.amount(self._micro_cost_us(injection.name), loop_s())
-        else:
-            injection = END_TO_END[number % len(END_TO_END)]
-            amount = injection.amount(*_usual(injection, runs))
-        path = self._clone / injection.file
-        path.write_text(injection.apply(path.read_text(encoding="utf-8"), amount), encoding="utf-8")
-        self._commit(f"Slow down {injection.name}")
-        return injection, amount
-
-    def _micro_cost_us(self, path: str) -> float:
-        spec = Spec(paths=(path,), core=min(os.sched_getaffinity(0)))
-        command = [*OWN_MODULE, "bench.gate.timed"]
-        tries = [run_script("micro", command, spec, own_environment(), _TIMEOUT_S) for _ in range(_TRIES)]
-        return min(float(answer[path]) for answer in tries) * 1e6
-
-    def _commit(self, message: str) -> None:
-        self._git(*_AUTHOR, "commit", "--quiet", "--all", "--message", message)
-
-    def _git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self._clone), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    )
 
 
-def loop_s() -> float:
-    """Seconds of a turn of an empty loop, the shortest of some."""
-    shortest_s = float("inf")
-    for _ in range(_TRIES):
-        began_s = time.perf_counter()
-        for _ in range(_LOOPS):
-            pass
-        shortest_s = min(shortest_s, time.perf_counter() - began_s)
-    return shortest_s / _LOOPS
-
-
-def _usual(injection: Injection, runs: list[Run]) -> tuple[float, float]:
-    """The metric's figure and the loop's, in the run in the middle of all that injected nothing."""
-    name = injection.metric.name
-    same = sorted((run for run in runs if run.kind == "same"), key=lambda run: run.base[name])
-    if not same:
-        raise SystemExit("runs that inject nothing come first: they say what 10 % are")
-    middle = same[len(same) // 2]
-    return middle.base[name], statistics.median(run.loop_s for run in same)
-
-
-def _calls() -> dict[str, int]:
-    """Of the injected functions, for one call of a path."""
-    num_steps = CALLABLES["scheduler"]()()
-    assert isinstance(num_steps, int)
-    return {
-        "sse": NUM_TOKENS,
-        "spool": NUM_RECORDS,
-        "scheduler": num_steps,
-        "incremental_decode": NUM_ANSWER_TOKENS,
-        "refusal": 8,
-    }
-
-
-def _read(path: Path) -> list[Run]:
-    if not path.exists():
-        return []
-    return [msgspec.json.decode(line, type=Run) for line in path.read_bytes().splitlines()]
+def _names(metrics: Iterable[MetricVerdict], verdict: Verdict) -> tuple[str, ...]:
+    return tuple(metric.name for metric in metrics if metric.verdict == verdict)
 
 
 if __name__ == "__main__":

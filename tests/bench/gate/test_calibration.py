@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.gate.calibration import calibrate
+from bench.gate.clone import Clone
+from bench.gate.injections import END_TO_END, MICRO, Injection
+
+_SSE = next(each for each in MICRO if each.name == "sse")
+_MEMORY = next(each for each in END_TO_END if each.name == "memory")
+
+
+class _ScriptedClone(Clone):
+    """A clone that says what each amount comes to."""
+
+    def __init__(self, *slowdowns: float) -> None:
+        self.base = "a" * 40
+        self.injected: list[int] = []
+        self._slowdowns = list(slowdowns)
+
+    def inject(self, injection: Injection, amount: int) -> None:
+        self.injected.append(amount)
+
+    def time(self, path: str, num_rounds: int) -> float:
+        return self._slowdowns.pop(0)
+
+
+def _changes(clone: Path) -> list[str]:
+    command = ["git", "-C", str(clone), "diff", "HEAD~1", "HEAD", "--unified=0"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in shown if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))]
+
+
+def test_an_amount_is_the_wanted_part_of_what_the_probe_came_to() -> None:
+    found = calibrate(_SSE, _ScriptedClone(1.25))
+    assert (found.injection, found.probe, found.slowdown) == ("sse", _SSE.probe, 1.25)
+    assert found.amount == round(_SSE.probe * 0.05 / 0.25)
+
+
+def test_a_probe_that_does_not_show_is_made_larger() -> None:
+    clone = _ScriptedClone(1.01, 1.1, 1.5)
+    assert calibrate(_SSE, clone).probe == _SSE.probe * 9
+    assert clone.injected == [_SSE.probe, _SSE.probe * 3, _SSE.probe * 9]
+    with pytest.raises(SystemExit, match=r"did not show \(1.000\)"):
+        calibrate(_SSE, _ScriptedClone(1.0, 1.0, 1.0, 1.0))
+
+
+def test_the_copy_differs_by_one_change_and_a_path_that_was_slowed_down_takes_longer(tmp_path: Path) -> None:
+    clone = Clone(Path(bench.__file__).parent.parent, tmp_path / "clone")
+    clone.inject(_MEMORY, 20_000_000)
+    assert _changes(tmp_path / "clone") == ["+    gc.ballast = b'x' * 20000000"]
+    clone.change_comment()  # what was injected before is gone
+    assert _changes(tmp_path / "clone") == ["+", "+# Nothing."]
+    clone.inject(_SSE, _SSE.probe * 10)
+    assert clone.time("sse", 1) > 1.5
