@@ -6,6 +6,7 @@ Knows no endpoint: `routes` has them, and `error_responses` what becomes of thei
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,10 @@ from starlette.types import ASGIApp
 
 from handler.auth import Authenticator
 from handler.boot import BootTimeline
+from handler.boots import boot_record
 from handler.direct import DirectPaths
 from handler.error_responses import ERROR_HANDLERS, on_error
+from handler.errors import SpoolError
 from handler.limited import RateLimited
 from handler.metrics import Metrics
 from handler.rate_limits.allowance import RATE_LIMIT_HEADERS, RateLimits
@@ -27,6 +30,8 @@ from handler.service import ServesModel, Service
 from handler.settings import Settings
 from handler.tracing import TracingMiddleware
 from handler.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT_S = 5.0
 _ENGINE_STOP_TIMEOUT_S = 10.0
@@ -50,9 +55,18 @@ def create_app(
     service = Service(settings, engine, timeline, metrics)
     metrics.watch(lambda: engine.stats, lambda: engine.devices, sink, timeline)
 
+    instance_id = uuid.uuid4().hex[:12]
+
+    def on_boot() -> None:
+        try:
+            sink.submit(boot_record(service, instance_id))
+        except SpoolError as error:
+            logger.error("boot not recorded: %s", error)  # noqa: TRY400  (a full disk is no defect of ours)
+        on_ready(service)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        service.start(lambda _: on_ready(service))
+        service.start(lambda _: on_boot())
         watching = asyncio.create_task(Watchdog(service, settings.step_timeout, on_lost).run())
         await sink.start()
         try:
@@ -86,7 +100,7 @@ def create_app(
         posted=frozenset(paths_of(routes, "POST")),
         endpoints=frozenset(paths_of(routes)),
         is_cold=lambda: not service.admission.is_ready,
-        instance_id=uuid.uuid4().hex[:12],
+        instance_id=instance_id,
     )
     app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
     app.state.service = service

@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         cors_origins: browser origins allowed to call; empty allows none.
         log_level: of the function's own log.
         enable_metrics: serve /metrics.
+        image: what the boots of this instance are recorded under, such as the container image's name and tag.
         pilotlight_home: snapshots, spool and the embedded database live below it.
     """
 
@@ -102,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     log_level: LogLevel = "info"
     enable_metrics: bool = True
+    image: str | None = None
     pilotlight_home: Path
 
     @classmethod
@@ -226,5 +228,6 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "cors_origins": setting_values.origins,
     "log_level": setting_values.choice(LogLevel),
     "enable_metrics": setting_values.boolean,
+    "image": str,
     "pilotlight_home": setting_values.path,
 }

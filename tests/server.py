@@ -165,7 +165,7 @@ class LoggedServer:
 
     def __init__(self, process: ServerProcess, url: str) -> None:
         self.address = process.address
-        self._url = url
+        self.url = url
 
     def client(self) -> httpx.AsyncClient:
         """With the key that the server knows."""
@@ -174,7 +174,7 @@ class LoggedServer:
 
     async def row(self, request_id: str) -> Record:
         """The row of a request, see `row_of`."""
-        return await row_of(self._url, request_id)
+        return await row_of(self.url, request_id)
 
     async def metric(self, name: str) -> float:
         """Sum of a metric over its labels."""

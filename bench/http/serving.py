@@ -19,8 +19,7 @@ from handler.cli.listener import bind
 from handler.cli.serve import calm_collector, uvicorn_config
 from handler.engine.snapshot import Snapshot, open_snapshot
 from handler.logs import configure_logging
-from handler.requestlog.facts import Facts
-from handler.requestlog.record import Record
+from handler.requestlog.line import Entry
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
 from handler.settings import Settings
@@ -79,7 +78,7 @@ def _app(spec: ServerSpec, settings: Settings) -> ASGIApp:
 class _NoLog(LogSink):
     """Loses what it is given: the line in the function's own log is all that a request leaves behind."""
 
-    def submit(self, *entries: Facts | Record) -> None:
+    def submit(self, *entries: Entry) -> None:
         """Do nothing."""
 
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL end of the request log: a pool, the schema, and how lines of JSON become rows.
+"""The PostgreSQL end of the request log: a pool, the schema, and how batches of lines become rows.
 
 Lines are copied as they are; PostgreSQL takes them apart and works out what follows, in a process of its own. Knows no
 spool and no retries: an error leaves, and whoever called decides. Runs on the event loop. Nothing here waits without a
@@ -14,59 +14,19 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import msgspec
 
-from handler.requestlog.facts import CLOCK_PER_S
+from handler.requestlog.boot_record import KIND
 from handler.requestlog.migrations import Connection, migrate
-from handler.requestlog.record import COLUMNS, Status
+from handler.requestlog.statements import INSERT_BOOTS, INSERT_REQUESTS, PROBE, PROBE_BOOTS, STAGE, STAGING
 from handler.requestlog.transaction import limits
 
-_COLUMN_LIST = ", ".join(COLUMNS)
 _CLOSE_S = 1.0
 
-_STAGE = "create temp table request_logs_staging (line json) on commit drop"
 # Quotes and delimiters that JSON cannot contain, so that lines need not be searched for what would have to be escaped.
 _QUOTE, _DELIMITER = "\x01", "\x02"
-_TYPES = {
-    **dict.fromkeys(("salt", "status"), "text"),
-    **dict.fromkeys(("created_s", "start_s", "end_s", "first_scheduled_s", "first_token_s"), "double precision"),
-    **dict.fromkeys(("queue_ms", "ttft_ms", "duration_ms"), "double precision"),
-    **dict.fromkeys(("http_status", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens"), "integer"),
-    **dict.fromkeys(("stream", "cold_start"), "boolean"),
-    **dict.fromkeys(("metadata", "prompt"), "jsonb"),
-    "id": "uuid",
-    "created_at": "timestamptz",
-}
-_FIELDS = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in dict.fromkeys((*COLUMNS, *_TYPES)))
-# What follows from a request's facts, as `Facts.to_record` has it.
-_CLOCK = f"floor(created_s * {CLOCK_PER_S})::bigint"
-_TIME = f"lpad(to_hex({_CLOCK} >> 12), 12, '0') || '7' || lpad(to_hex({_CLOCK} & 4095), 3, '0')"
-_DERIVED = {
-    "id": f"({_TIME} || '8' || salt)::uuid",
-    "created_at": "to_timestamp(created_s)",
-    "status": f"'{Status.SUCCESS}'",
-    "total_tokens": "prompt_tokens + completion_tokens",
-    "queue_ms": "(first_scheduled_s - start_s) * 1000",
-    "ttft_ms": "(first_token_s - start_s) * 1000",
-    "duration_ms": "(end_s - start_s) * 1000",
-}
-_VALUES = ", ".join(f"coalesce({name}, {_DERIVED[name]})" if name in _DERIVED else name for name in COLUMNS)
-# By the fields' names: absent ones are null, those that are unknown are left out.
-_INSERT = (
-    f"insert into request_logs ({_COLUMN_LIST}) select {_VALUES}"  # noqa: S608 - constants
-    f" from request_logs_staging, json_to_record(line) as fields ({_FIELDS})"
-    " on conflict (id) do nothing"
-)
-# A row like any other, which every table that is ours takes.
-_PROBE = (
-    "insert into request_logs (id, request_id, created_at, endpoint, status, model_name, stream, http_status,"
-    " finish_reason, error_type, error_message, prompt_tokens, duration_ms, cold_start, instance_id, metadata)"
-    " values (gen_random_uuid(), '0123456789abcdef0123456789abcdef', now(), '/v1/chat/completions', 'cancelled',"
-    " 'smollm2-135m', true, 499, 'tool_calls', 'ClientDisconnectedError', 'the client has disconnected', 1234, 1.5,"
-    " false, '0123456789ab', '{}')"
-)
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What became of a batch: rows that are new, and lines that PostgreSQL refuses for what they hold."""
+    """What became of a batch: rows of requests that are new, and lines that PostgreSQL refuses for what they hold."""
 
     new_rows: int
     refused: tuple[tuple[bytes, str], ...] = ()
@@ -162,28 +122,30 @@ class LogDatabase:
                 raise
             each = lines.splitlines(keepends=True)
             if len(each) <= 1:
-                await self._probe(connection)
+                await self._probe(connection, lines)
                 return Written(0, ((lines, f"{type(error).__name__}: {error}"),))
         middle = len(each) // 2
         first = await self._write_or_bisect(connection, b"".join(each[:middle]))
         return _sum(first, await self._write_or_bisect(connection, b"".join(each[middle:])))
 
-    async def _probe(self, connection: Connection) -> None:
+    async def _probe(self, connection: Connection, lines: bytes) -> None:
         """Make sure that it was the record's fault, and not that of a table which takes no row at all."""
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await connection.execute(limits(self._timeout_s) + _PROBE)
+            await connection.execute(limits(self._timeout_s) + PROBE + (PROBE_BOOTS if KIND in lines else ""))
         finally:
             await transaction.rollback()
 
     async def _write(self, connection: Connection, lines: bytes) -> int:
         async with connection.transaction():
-            await connection.execute(limits(self._timeout_s) + _STAGE)
+            await connection.execute(limits(self._timeout_s) + STAGE)
             await connection.copy_to_table(
-                "request_logs_staging", source=_whole(lines), format="csv", quote=_QUOTE, delimiter=_DELIMITER
+                STAGING, source=_whole(lines), format="csv", quote=_QUOTE, delimiter=_DELIMITER
             )
-            done = await connection.execute(_INSERT)
+            done = await connection.execute(INSERT_REQUESTS)
+            if KIND in lines:
+                await connection.execute(INSERT_BOOTS)
         return int(done.rpartition(" ")[2])  # "INSERT 0 42"
 
 

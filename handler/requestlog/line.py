@@ -1,4 +1,4 @@
-"""What the spool holds for a request: a line of JSON, an object of facts or of columns, without what is absent.
+"""What the spool holds for a request or a boot: a line of JSON, an object of facts or of columns, absent ones left out.
 
 It is what PostgreSQL is sent, and nobody looks at it again on the way. Text that PostgreSQL cannot hold survives
 visibly: each lone surrogate (no UTF-8 form) and each NUL (no `text` or `jsonb` form) becomes U+FFFD, the replacement
@@ -14,18 +14,22 @@ from typing import Any
 import msgspec
 
 from handler.errors import SpoolError
+from handler.requestlog.boot_record import BootRecord
 from handler.requestlog.facts import Facts
 from handler.requestlog.record import Record
 
 REPLACEMENT = "\ufffd"
+Entry = Facts | Record | BootRecord
+
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 _encoder = msgspec.json.Encoder()
 _facts_decoder = msgspec.json.Decoder(Facts)
 _record_decoder = msgspec.json.Decoder(Record)
+_boot_decoder = msgspec.json.Decoder(BootRecord)
 
 
-def encode(entries: Sequence[Facts | Record]) -> bytes:
+def encode(entries: Sequence[Entry]) -> bytes:
     """A line for each, the line end included.
 
     Raises:
@@ -41,28 +45,30 @@ def encode(entries: Sequence[Facts | Record]) -> bytes:
     return b"".join(map(_encode_visibly, entries))
 
 
-def decode(line: bytes) -> Record:
+def decode(line: bytes) -> Record | BootRecord:
     """The record of a line that `encode` made, by this version or another: what is unknown here is left out.
 
     Raises:
         SpoolError: it is not a record, nor the facts of one.
     """
-    try:
-        return _record_decoder.decode(line)
-    except (msgspec.DecodeError, RecursionError):
-        pass
+    for decoder in (_record_decoder, _boot_decoder):
+        try:
+            return decoder.decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            pass
     try:
         return _facts_decoder.decode(line).to_record()
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:  # facts that make no id, no time
         raise SpoolError(f"not a record: {error}") from error
 
 
-def _encode_visibly(entry: Facts | Record) -> bytes:
-    """The line of a request whose text may be no text for PostgreSQL."""
+def _encode_visibly(entry: Entry) -> bytes:
+    """The line of an entry whose text may be no text for PostgreSQL."""
     try:
         return _encoder.encode(_visible(msgspec.to_builtins(entry))) + b"\n"
     except (ValueError, TypeError, RecursionError) as error:
-        raise SpoolError(f"record of request {entry.request_id} cannot be encoded: {error}") from error
+        what = "a boot" if isinstance(entry, BootRecord) else f"request {entry.request_id}"
+        raise SpoolError(f"record of {what} cannot be encoded: {error}") from error
 
 
 def _visible(value: Any) -> Any:

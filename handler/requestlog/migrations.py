@@ -54,6 +54,23 @@ MIGRATIONS: tuple[str, ...] = (
     create index request_logs_status on request_logs (status, created_at desc, id desc);
     create index request_logs_written_xid on request_logs (written_xid);
     """,
+    """
+    create table boots (
+        id          uuid primary key,
+        instance_id text not null,
+        started_at  timestamptz not null,
+        version     text not null,
+        model_name  text not null,
+        image       text,
+        devices     jsonb not null default '[]',
+        ready_s     double precision,
+        error       text,
+        is_cold     boolean,
+        read_bytes  bigint,
+        phases      jsonb not null default '[]'
+    );
+    create index boots_started_at on boots (started_at desc, id desc);
+    """,
 )
 """Migration n brings version n - 1 to n. A released one is never edited: add another."""
 

@@ -14,6 +14,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from handler.boot import Phase
+from handler.requestlog.boot_record import BOOT_COLUMNS, BootRecord
 from handler.requestlog.migrations import Connection
 from handler.requestlog.record import COLUMNS, Record, Status
 
@@ -22,6 +24,7 @@ _LAST = (
     f"select {_COLUMN_LIST} from request_logs where $2::text is null or status = $2"  # noqa: S608 - constants
     " order by created_at desc, id desc limit $1"
 )
+_LAST_BOOTS = f"select {', '.join(BOOT_COLUMNS)} from boots order by started_at desc, id desc limit $1"  # noqa: S608 - constants
 # A row that a restored dump brought along carries another cluster's written_xid; its xmin gives it away.
 _WRITTEN_SINCE = (
     f"select written_xid::text::bigint as xid, {_COLUMN_LIST} from request_logs"  # noqa: S608 - constants
@@ -38,6 +41,15 @@ async def read_logs(connection: Connection, last: int, status: Status | None = N
     except asyncpg.UndefinedTableError:
         return []
     return [_record(row) for row in reversed(rows)]
+
+
+async def read_boots(connection: Connection, last: int) -> list[BootRecord]:
+    """The newest `last` boots, newest last; none where nobody has created the table yet."""
+    try:
+        rows = await connection.fetch(_LAST_BOOTS, last)
+    except asyncpg.UndefinedTableError:
+        return []
+    return [_boot(row) for row in reversed(rows)]
 
 
 class LogFollower:
@@ -84,3 +96,11 @@ def _record(row: asyncpg.Record) -> Record:
     fields["id"] = uuid.UUID(int=fields["id"].int)  # the driver has a class of its own
     fields["status"] = Status(fields["status"])
     return Record(**fields)
+
+
+def _boot(row: asyncpg.Record) -> BootRecord:
+    fields: dict[str, Any] = {name: row[name] for name in BOOT_COLUMNS}
+    fields["id"] = uuid.UUID(int=fields["id"].int)
+    fields["devices"] = msgspec.json.decode(fields["devices"], type=list[str])
+    fields["phases"] = msgspec.json.decode(fields["phases"], type=list[Phase])
+    return BootRecord(**fields)

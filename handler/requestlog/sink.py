@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from handler.requestlog.facts import Facts
-from handler.requestlog.record import Record
+from handler.requestlog.line import Entry
 from handler.requestlog.shipper import Shipper, Shipping, UrlProvider
 from handler.requestlog.spill import spill
 from handler.requestlog.spool import Spool
@@ -86,7 +85,7 @@ class LogSink:
         """Begin to ship. Returns at once, whatever the database does."""
         self._task = asyncio.create_task(self._shipper.run(), name="request-log")
 
-    def submit(self, *entries: Facts | Record) -> None:
+    def submit(self, *entries: Entry) -> None:
         """Keep a record for each entry. When this returns, they survive the end of this process.
 
         Raises:

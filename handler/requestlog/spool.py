@@ -25,9 +25,8 @@ from pathlib import Path
 import msgspec
 
 from handler.errors import SpoolError
-from handler.requestlog.facts import Facts
-from handler.requestlog.line import encode
-from handler.requestlog.record import Record, new_id
+from handler.requestlog.line import Entry, encode
+from handler.requestlog.record import new_id
 from handler.requestlog.rejected import REJECTED_BYTES, RejectedFile
 from handler.requestlog.sealed import SealedSegments
 from handler.requestlog.segment import FRAME_HEADER, SUFFIX, Segment
@@ -117,7 +116,7 @@ class Spool:
         """Segments that are only read any more, each with a descriptor."""
         return len(self._sealed)
 
-    def append(self, *entries: Facts | Record) -> None:
+    def append(self, *entries: Entry) -> None:
         """Keep a record for each entry; when this returns, they survive the end of this process.
 
         Raises:

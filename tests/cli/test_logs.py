@@ -14,14 +14,15 @@ import pytest
 
 from handler.cli import logs
 from handler.errors import ConfigurationError
+from handler.requestlog.boot_record import BOOT_COLUMNS
 from handler.requestlog.database import LogDatabase
 from handler.requestlog.embedded import EmbeddedPostgres
-from handler.requestlog.line import encode
-from handler.requestlog.record import COLUMNS, Record, Status
+from handler.requestlog.line import Entry, encode
+from handler.requestlog.record import COLUMNS, Status
 from handler.settings import Settings
 from tests.postgres import postgres_server, postgres_url
 from tests.requestlog.conftest import empty_home, home, initialised_home
-from tests.requestlog.records import full_record, make_record
+from tests.requestlog.records import full_record, make_boot, make_record
 
 __all__ = ["empty_home", "home", "initialised_home", "postgres_server", "postgres_url"]
 
@@ -36,10 +37,10 @@ sys.exit(args.run(args, Settings.from_env(os.environ)))
 """
 
 
-def write(url: str, *records: Record) -> None:
+def write(url: str, *records: Entry) -> None:
     async def fill() -> None:
         database = await LogDatabase.open(url, pool_size=1, connect_timeout_s=10, timeout_s=10)
-        await database.write([encode(records)])
+        assert not (await database.write([encode(records)])).refused
         await database.close()
 
     with asyncio.Runner() as runner:
@@ -221,3 +222,32 @@ def test_the_embedded_server_is_started_for_the_command_and_shared_with_a_functi
     names = [json.loads(line)["request_id"] for line in capsysbinary.readouterr().out.splitlines()]
     assert names == ["req-1", "req-1", "req-2"]
     assert not (home / "postgres" / "data" / "postmaster.pid").exists()
+
+
+def test_boots_are_rows_of_their_own(postgres_url, capsys):
+    boot = make_boot()
+    write(postgres_url, make_record(1), boot, make_boot(ready_s=None, error="no room", is_cold=None, phases=[]))
+    assert call(postgres_url, "--boots") == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["started_at", "instance_id", "model", "image"]
+    for text in ("i-1", "smollm2-135m", "pilotlight:1", "cpu", "memory", "1.25", "interpreter 0.10, weights cpu 0.50"):
+        assert text in first
+    assert "no room" in second
+    assert call(postgres_url, "--json", "--boots", "--last", "2") == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert list(shown) == list(BOOT_COLUMNS)
+    assert shown["id"] == str(boot.id)
+    assert shown["phases"][1] == {"name": "weights", "start_s": 0.5, "end_s": 1.0, "device": "cpu"}
+    assert call(postgres_url) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2  # the header, and the one request
+
+
+def test_what_is_of_requests_does_not_go_with_boots(postgres_url):
+    for option in (["--follow"], ["--status", "error"]):
+        with pytest.raises(ConfigurationError, match="are of requests"):
+            call(postgres_url, "--boots", *option)
+
+
+def test_a_database_that_has_no_boots_yet_shows_none(postgres_url, capsys):
+    assert call(postgres_url, "--boots", "--json") == 0
+    assert capsys.readouterr().out == ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from handler.boot import Phase
+from handler.requestlog.boot_record import BootRecord
 from handler.requestlog.line import decode
 from handler.requestlog.record import Record, Status, new_id
 from handler.requestlog.spool import Batch
@@ -51,6 +53,33 @@ def full_record() -> Record:
     )
 
 
+def make_boot(**fields: Any) -> BootRecord:
+    """A boot that went well; everything can be overridden."""
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "instance_id": "i-1",
+        "started_at": ARRIVAL,
+        "version": "0.1.0",
+        "model_name": "smollm2-135m",
+        "image": "pilotlight:1",
+        "devices": ["cpu"],
+        "ready_s": 1.25,
+        "is_cold": False,
+        "read_bytes": 4096,
+        "phases": [Phase("interpreter", 0.0, 0.1), Phase("weights", 0.5, 1.0, "cpu")],
+    }
+    return BootRecord(**values | fields)
+
+
 def records_of(batch: Batch) -> list[Record]:
-    """The records that a spool gave out."""
+    """The records of requests that a spool gave out."""
+    return [entry for entry in _entries_of(batch) if isinstance(entry, Record)]
+
+
+def boots_of(batch: Batch) -> list[BootRecord]:
+    """The records of boots that a spool gave out."""
+    return [entry for entry in _entries_of(batch) if isinstance(entry, BootRecord)]
+
+
+def _entries_of(batch: Batch) -> list[Record | BootRecord]:
     return [decode(line) for payload in batch.payloads for line in payload.splitlines()]

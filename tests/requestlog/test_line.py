@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import SpoolError
+from handler.requestlog.boot_record import KIND
 from handler.requestlog.line import REPLACEMENT, decode, encode
 from handler.requestlog.record import COLUMNS, Record
-from tests.requestlog.records import full_record, make_record
+from tests.requestlog.records import full_record, make_boot, make_record
 
 any_text = st.text(st.characters(exclude_categories=()))  # with NUL and lone surrogates
 json_values = st.recursive(
@@ -120,3 +121,12 @@ def test_a_number_that_has_no_text_is_refused_by_name():
     record = msgspec.structs.replace(make_record(1), prompt={"n": 10**5000})
     with pytest.raises(SpoolError, match=f"record of request {record.request_id} cannot be encoded"):
         encode([record])
+
+
+def test_a_boot_is_a_line_like_any_other():
+    boot = make_boot(error="a\0b", image="\ud800")
+    record, again = (decode(line) for line in encode([make_record(1), boot]).splitlines())
+    assert record.request_id == "req-1"
+    assert again == msgspec.structs.replace(boot, error="a\ufffdb", image="\ufffd")
+    assert KIND in encode([boot])
+    assert KIND not in encode([full_record()])
