@@ -53,6 +53,15 @@ def test_turns_in_which_a_stream_had_not_begun_or_had_ended_do_not_count() -> No
         turn_steps_ms(Pair([early, late], [early]), Pair(turns[:4], turns[:4]))
 
 
+def test_turns_whose_steps_the_client_found_at_once_do_not_count() -> None:
+    late = _stream(0.5, *(5.0 * number + step for number in range(12) for step in (1.0, 1.0, 1.0, 3.0)))
+    prompt = _stream(*(0.5 + number for number in range(60)))
+    turns = [(5.0 * number, 5.0 * number + 4.0) for number in range(1, 10)]
+    assert len(turn_steps_ms(Pair([prompt], [prompt]), Pair(turns, turns)).base) == 9
+    with pytest.raises(BenchError, match="0 whole turns"):
+        turn_steps_ms(Pair([late], [prompt]), Pair(turns, turns))
+
+
 def test_a_head_whose_step_is_slower_shows_it(embedded_snapshot: Snapshot, tmp_path: Path) -> None:
     injection = next(each for each in END_TO_END if each.name == "step, 1")
     slower = injection.apply((SOURCE.parent / injection.file).read_text(encoding="utf-8"), 5_000_000)
