@@ -8,7 +8,7 @@ FUZZ_INPUTS ?= 1000000
 MINUTES ?= 20
 BENCH_RUNS := .cache/benchmarks
 BENCH_OPTIONS ?=
-TOOLS := redis-server wrk valgrind chromium
+TOOLS := redis-server wrk valgrind chromium prometheus
 
 .PHONY: serve test bench compare soak storm fuzz litellm otava lint format clean
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -52,9 +52,11 @@ class Metrics:
         self._queue_time = Distributions(
             "queue_time_seconds", "From arrival to first scheduling.", model, _REQUEST_BUCKETS_S, registry
         ).labels(model_name)
+        self._cold_starts = Count("cold_start_requests", "Requests that waited for the boot.", {}, registry)
         self._unspooled = Count(
             "request_log_unspooled_records", "Records that the spool did not take: lines of the log.", {}, registry
         )
+        ProcessCollector(registry=registry)
         active = Gauge("http_requests_active", "HTTP requests being answered.", registry=registry)
         active.set_function(lambda: self.num_requests_active)
 
@@ -83,6 +85,8 @@ class Metrics:
         now_s = time.monotonic()
         self._requests.add((method, endpoint, str(trace.http_status)))
         self._request_duration.labels(method, endpoint).observe(now_s - trace.start_s)
+        if trace.cold_start and trace.first_scheduled_s is not None:
+            self._cold_starts.value += 1
         if trace.first_scheduled_s is None:
             return
         self._queue_time.observe(max(0.0, trace.first_scheduled_s - trace.start_s))
@@ -160,6 +164,9 @@ class _StateCollector(Collector):
             if phase.end_s is not None:
                 boot.add_metric([phase.name, phase.device or ""], phase.end_s - phase.start_s)
         yield boot
+        if self._timeline.ready_s is not None:
+            text = "From the start of the process until a token could be served."
+            yield GaugeMetricFamily("boot_ready_seconds", text, self._timeline.ready_s)
 
 
 class _DeviceCollector(Collector):

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from handler.engine.snapshot import Snapshot
 from handler.metrics import Metrics
+from handler.trace import RequestTrace
 from tests.asgi import Application
 
 WITH_MODEL = {
@@ -36,6 +37,11 @@ WITHOUT_MODEL = {
     "request_log_rejected_records_total",
     "request_log_connected",
     "boot_phase_seconds",
+    "boot_ready_seconds",
+    "cold_start_requests_total",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_start_time_seconds",
 }
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -103,7 +109,8 @@ async def test_counts_are_right_after_requests(application: Application) -> None
     for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio"):
         assert value(samples, name, **model) == 0, name
     assert value(samples, "http_requests_active") == 1  # the scrape itself
-    assert value(samples, "request_log_spooled_records") == 4
+    assert value(samples, "request_log_spooled_records") == 4 + 1  # the boot
+    assert value(samples, "cold_start_requests_total") == 0
     # No other model's name becomes a label, whatever requests ask for.
     assert {dict(labels).get("model_name") for _, labels in samples} == {None, "llama"}
 
@@ -145,6 +152,18 @@ async def test_phases_of_the_boot_have_durations(application: Application) -> No
         seconds = value(samples, "boot_phase_seconds", phase=phase, device="")
         assert seconds is not None
         assert seconds > 0
+    ready_s = value(samples, "boot_ready_seconds")
+    assert ready_s == application.service.timeline.ready_s
+    assert ready_s is not None
+
+
+def test_requests_that_waited_for_the_boot_are_counted() -> None:
+    metrics = Metrics("llama")
+    for cold_start, first_scheduled_s in ((True, 1.0), (False, 1.0), (True, None)):  # the last one never began
+        trace = RequestTrace(request_id="a", endpoint="/v1/completions", cold_start=cold_start)
+        trace.first_scheduled_s = first_scheduled_s
+        metrics.observe_request(trace, "POST", "/v1/completions")
+    assert metrics.registry.get_sample_value("cold_start_requests_total") == 1
 
 
 async def test_metrics_can_be_switched_off(tiny_served: Snapshot, tmp_path: Path) -> None:
