@@ -3,6 +3,7 @@
 # BASE_IMAGE: any Debian or Ubuntu, with Python 3.11 or newer or without Python.
 # EXTRAS: of pyproject.toml; `embedded,transformers` serves what our own decoder does not know.
 # MODEL: baked in, ready to be mapped into memory; empty for an image whose model is mounted at /model.
+# PACKAGES: of the distribution, installed as well; on CUDA `gcc libc6-dev`, with which Triton compiles what starts a kernel.
 # Secret `pip`: a pip.conf for whoever has an index of their own, or wants torch from PyTorch's index for the CPU.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -31,19 +32,23 @@ RUN set -eu; \
 WORKDIR /build/source
 COPY constraints.txt pyproject.toml infra/image/requirements.py ./
 ARG EXTRAS=embedded
-# What the function depends on is most of the image, and changes seldom: a layer of its own.
+# What the function depends on is most of the image, and changes seldom: a layer of its own. What torch is tested with,
+# and what extensions of it are compiled with, would be a tenth of it.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf set -eu; \
     python3 requirements.py --base --extra "${EXTRAS}" > /build/serve.txt; \
     python3 requirements.py --extra prepare > /build/prepare.txt; \
     pip() { /build/pip/bin/python -m pip "$@"; }; \
     pip --python /opt/pilotlight/bin/python install --quiet --no-cache-dir --constraint constraints.txt -r /build/serve.txt; \
-    pip install --quiet --no-cache-dir --constraint constraints.txt --target /build/prepare -r /build/prepare.txt pip
+    pip install --quiet --no-cache-dir --constraint constraints.txt --target /build/prepare -r /build/prepare.txt pip; \
+    torch="$(/opt/pilotlight/bin/python -c 'import site; print(site.getsitepackages()[0])')/torch"; \
+    rm -r "${torch:?}/test" "${torch:?}/include"; \
+    find "${torch:?}/bin" -type f ! -name torch_shm_manager -delete
 COPY LICENSE README.md ./
 COPY bench bench
 COPY handler handler
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf set -eu; \
     /build/pip/bin/python -m pip install --quiet --no-cache-dir --no-deps --target /build/function .; \
-    rm -r /build/function/bench /build/function/bin; \
+    rm -r /build/function/bin; \
     echo /opt/function > "$(/opt/pilotlight/bin/python -c 'import site; print(site.getsitepackages()[0])')/function.pth"; \
     printf '#!/bin/sh\nexec /opt/pilotlight/bin/python -P -m handler "$@"\n' > /opt/pilotlight/bin/pilotlight; \
     chmod +x /opt/pilotlight/bin/pilotlight
@@ -59,6 +64,14 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf set -eu; \
     fi
 
 FROM python
+ARG PACKAGES=
+# hadolint ignore=DL3008,SC2086
+RUN if [ -n "${PACKAGES}" ]; then \
+        set -eu; \
+        apt-get update -qq; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends ${PACKAGES}; \
+        rm -rf /var/lib/apt/lists/*; \
+    fi
 COPY --from=build /opt/pilotlight /opt/pilotlight
 COPY --from=build /build/model /model
 COPY --from=build /build/function /opt/function

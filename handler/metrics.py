@@ -20,7 +20,12 @@ _TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.
 
 
 class Metrics:
-    """Everything that `/metrics` shows. The model has one name there, however requests call it."""
+    """Everything that `/metrics` shows. The model has one name there, however requests call it.
+
+    Attributes:
+        num_requests_active: HTTP requests being answered.
+        num_posted: requests that have ended and were no mere looks.
+    """
 
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
@@ -35,6 +40,7 @@ class Metrics:
             registry,
         )
         self.num_requests_active = 0
+        self.num_posted = 0
         self._tokens = Count("llm_tokens_generated", "Tokens generated.", {"model_name": model_name}, registry)
         self._inference_duration = Distributions(
             "llm_inference_duration_seconds",
@@ -83,6 +89,8 @@ class Metrics:
     def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
         """Count a request that ends now."""
         now_s = time.monotonic()
+        if method == "POST":
+            self.num_posted += 1
         self._requests.add((method, endpoint, str(trace.http_status)))
         self._request_duration.labels(method, endpoint).observe(now_s - trace.start_s)
         if trace.cold_start and trace.first_scheduled_s is not None:

@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         heartbeat_interval: seconds of silence after which a stream gets a comment; 0 sends none.
         step_timeout: seconds that a step of the engine may take before it counts as hung, and the engine as lost.
         drain_timeout: seconds that running requests are given after SIGTERM.
+        idle_timeout: seconds without a request after which the function ends by itself; None: never.
         database_url: None is the embedded PostgreSQL, "none" keeps records in the spool only.
         db_pool_size: connections to PostgreSQL at most.
         spool_dir: where records wait for PostgreSQL; None is a directory below pilotlight_home.
@@ -88,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_interval: float = 15.0
     step_timeout: float = 30.0
     drain_timeout: float = 30.0
+    idle_timeout: float | None = None
     database_url: str | None = None
     db_pool_size: int = 4
     spool_dir: Path | None = None
@@ -213,6 +215,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "heartbeat_interval": setting_values.number(0.0, 3600.0),
     "step_timeout": setting_values.number(0.1, 86400.0),
     "drain_timeout": setting_values.number(0.0, 3600.0),
+    "idle_timeout": setting_values.number(0.1, 30 * 86400.0),
     "database_url": setting_values.database_url,
     "db_pool_size": setting_values.integer(1, 1000),
     "spool_dir": setting_values.path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
@@ -22,7 +23,8 @@ import handler
 from handler.app import create_app
 from handler.boot import BootTimeline
 from handler.cli.announcement import announce
-from handler.cli.listener import bind, listener_address
+from handler.cli.idleness import Idleness
+from handler.cli.listener import bind, inherited, listener_address
 from handler.cli.server import EXIT_GOOD, EXIT_LOST, LOST_GRACE_S, DrainingServer, exit_code
 from handler.descriptors import max_connections, raise_descriptor_limit
 from handler.engine.options import EngineOptions
@@ -65,7 +67,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     # Until uvicorn takes over. As the first process of a container we would not even be ended by it otherwise.
     signal.signal(signal.SIGTERM, _leave)
     with timeline.phase("bind"):
-        listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
+        listener = inherited(os.environ)
+        if listener is None:
+            listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
     with timeline.phase("snapshot"):
         snapshot = ensure_snapshot(settings)
     return serve(settings, EnginePool(snapshot, engine_options(settings), timeline), timeline, listener)
@@ -90,6 +94,7 @@ def serve(
         spill_descriptor=None if settings.keeps_spool else 1,  # standard output
     )
     address = listener_address(listener)
+    watching: list[asyncio.Task[None]] = []
 
     def on_ready(service: Service) -> None:
         calm_collector()
@@ -97,6 +102,9 @@ def serve(
             server.should_exit = True
         elif not service.admission.is_stopping:
             announce(service, address)
+            if settings.idle_timeout is not None:
+                idleness = Idleness(service, settings.idle_timeout, server.end_when_idle)
+                watching.append(asyncio.get_running_loop().create_task(idleness.run()))
 
     def on_lost() -> None:
         server.end_after_loss()

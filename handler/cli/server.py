@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 
@@ -24,6 +24,8 @@ LOST_GRACE_S = 10.0
 """What probes get to see that the engine is lost, before the process ends for those who do not ask."""
 _LAST_WORDS_S = 2.0
 """For answers that are cut off to say so, and the same again for slow clients to read what was written."""
+_FIRST_WORD_S = 5.0
+"""For a client that has connected in the last moment to say what it wants."""
 _LOOK_INTERVAL_S = 0.02
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class DrainingServer(uvicorn.Server):
         self._service = service
         self._drain_timeout_s = drain_timeout_s
         self._lost_grace_s = lost_grace_s
+        self._ends_idle = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal, stop on the second. Does not call the base, which raises the signal again.
@@ -62,6 +65,14 @@ class DrainingServer(uvicorn.Server):
         fields = {"signal": signal.Signals(sig).name}
         asyncio.get_running_loop().call_soon_threadsafe(partial(logger.info, "stopping", extra={FIELDS: fields}))
 
+    def end_when_idle(self) -> None:
+        """End by ourselves, and refuse nobody: who has connected is answered, and who comes now waits in the socket.
+
+        It is somebody else's as well, who will start another process for them.
+        """
+        self._ends_idle = self.should_exit = True
+        logger.info("stopping", extra={FIELDS: {"idle": True}})
+
     def end_after_loss(self) -> None:
         """End soon by ourselves: no probe need ever have asked."""
         self._turn_away()
@@ -74,10 +85,11 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """In place of uvicorn's own, which stops listening first and never waits for those that it cancels."""
         state, occupancy = self.server_state, self._service.admission.occupancy
+        if self._ends_idle:
+            await self._answer_the_last(sockets or ())
         self._turn_away()
         is_drained = await self._until(lambda: self.force_exit or not occupancy.num_admitted, self._drain_timeout_s)
-        for listening in (*self.servers, *(sockets or ())):
-            listening.close()
+        self._stop_listening(sockets or ())
         for connection in list(state.connections):
             connection.shutdown()
         if is_drained and not self.force_exit:
@@ -89,6 +101,24 @@ class DrainingServer(uvicorn.Server):
         await self._until(lambda: not state.tasks, _LAST_WORDS_S)
         await self._until(lambda: not state.connections, _LAST_WORDS_S)
         await self.lifespan.shutdown()
+
+    async def _answer_the_last(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept nobody else, and answer those who were accepted a moment ago. A signal ends the wait."""
+        state = self.server_state
+        self._stop_listening(sockets)
+        await asyncio.sleep(_LOOK_INTERVAL_S)  # those that are being accepted become connections
+
+        def has_answered() -> bool:
+            waiting = any(getattr(connection, "cycle", None) is None for connection in state.connections)
+            return self._service.admission.is_stopping or not (waiting or state.tasks)
+
+        await self._until(has_answered, _FIRST_WORD_S)
+
+    def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
 
     def _turn_away(self) -> None:
         """Take no new requests; whoever is answered from now on shall ask somebody else next."""

@@ -150,7 +150,8 @@ class Buildah:
         with tempfile.TemporaryDirectory(prefix="pilotlight-base-") as directory:
             include = "--include=ca-certificates,python3,python3-venv"
             run(["debootstrap", "--variant=minbase", include, _SUITE, directory])
-            shutil.rmtree(Path(directory) / "var/cache/apt/archives", ignore_errors=True)
+            for rest in ("var/cache/apt/archives", "var/lib/apt/lists"):
+                shutil.rmtree(Path(directory) / rest, ignore_errors=True)
             name = run(["buildah", "from", "scratch"], capture=True)
             run(["buildah", "add", "--quiet", name, directory, "/"], capture=True)
             run(["buildah", "commit", "--quiet", "--rm", name, BASE], capture=True)
