@@ -10,6 +10,7 @@ from bench.counts import count
 from bench.options import add_output
 
 CONTENDERS = ("pilotlight", "floor", "transformers", "peer")
+SCALE_TO_ZERO = "scale-to-zero"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,6 +28,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="of the order (0)")
     parser.add_argument(
         "--drop-caches", action="store_true", help="forget the page cache before each start, as root: a machine's first"
+    )
+    parser.add_argument(
+        "--scale-to-zero",
+        action="store_true",
+        help="in place of all that: hold the socket, let the function end when nobody asks, and start it for who does",
     )
     parser.add_argument("--transformers", action="store_true", help="start `transformers serve` as well")
     parser.add_argument("--peer-python", type=Path, default=Path(sys.executable), help="interpreter that has it")

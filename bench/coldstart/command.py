@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.children import OWN_MODULE, own_environment
-from bench.coldstart.arguments import CONTENDERS
+from bench.coldstart.arguments import CONTENDERS, SCALE_TO_ZERO
 from bench.coldstart.caches import check_caches_can_be_dropped, drop_caches
 from bench.coldstart.floor import Floor
 from bench.coldstart.plan import COMPARISONS, Plan, missed_goals
+from bench.coldstart.scale_to_zero import ScaleToZero
 from bench.coldstart.starts import Server, Starts
 from bench.environment import look_around
 from bench.interpreters import offline_environment, peer_versions
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     )
     give_out(result, args, show)
     missed = missed_goals(
-        result.summary.get("pilotlight", {}),
+        result.summary.get(SCALE_TO_ZERO if args.scale_to_zero else "pilotlight", {}),
         result.ratios,
         has_goals_in_seconds=settings.model_name == EMBEDDED_MODEL and not plan.drops_caches,
     )
@@ -73,6 +74,10 @@ def _contenders(
     args: argparse.Namespace, settings: Settings, snapshot: Snapshot, plan: Plan, python: Path
 ) -> list[Contender]:
     prepare = drop_caches if plan.drops_caches else _nothing
+    if args.scale_to_zero:
+        if args.only or args.transformers or args.peer_command:
+            raise ConfigurationError("bench coldstart --scale-to-zero", "is of the function alone")
+        return [ScaleToZero(_ours(settings, snapshot), plan.prompt, prepare, plan.seed)]
     makers: dict[str, Callable[[], Contender]] = {
         "pilotlight": lambda: Starts(_ours(settings, snapshot), plan.prompt, prepare),
         "floor": lambda: Floor(plan.weights, prepare),

@@ -55,6 +55,8 @@ def missed_goals(ours: dict[str, Summary], ratios: Sequence[Ratio], *, has_goals
     for metric, limit in limits.items():
         if metric in ours and ours[metric].median > limit:
             missed.append(f"{metric} is {ours[metric].median:.2f}, not {limit}")
+    if "lost" in ours and ours["lost"].high:
+        missed.append("requests were lost while it ended or started")
     for ratio in ratios:
         median = ratio.summary.median
         if ratio.name == OF_FLOOR and median > MOST_OF_FLOOR:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     # the core that the late one needs. On two cores with a busy neighbour this gave twice the tokens per second, and on
     # a quiet machine about 5 % fewer.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # torch says so once where there is none. Nothing here needs it, and an image without it starts sooner.
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
     configure_logging(settings.log_level)
     raise_descriptor_limit()
     # Until uvicorn takes over. As the first process of a container we would not even be ended by it otherwise.

@@ -13,6 +13,7 @@ from handler.boot import BootTimeline
 from handler.engine.attention import PagedAttention, Tile
 from handler.engine.config import ModelConfig, ModelShape, read_architecture, read_config
 from handler.engine.kv_cache import KvCache
+from handler.engine.lean_torch import complete_torch
 from handler.engine.loader import load_decoder
 from handler.engine.model import Decoder
 from handler.engine.native.decoder import NativeDecoder
@@ -91,6 +92,7 @@ def open_architecture(directory: Path, timeline: BootTimeline) -> Architecture:
     except UnsupportedModelError as unsupported:
         with timeline.phase("import_transformers"):
             try:
+                complete_torch()  # transformers' models are rehearsed on the meta device
                 from handler.engine.foreign.architecture import ForeignArchitecture  # noqa: PLC0415  (1.4 s)
             except ModuleNotFoundError as error:
                 if error.name != "transformers":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from handler.engine.lean_torch import complete_torch, import_torch
 from handler.engine.options import EngineOptions
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -32,7 +33,8 @@ def place_engines(options: EngineOptions) -> list[Placement]:
     Raises:
         ConfigurationError: a device does not exist here, or a choice does not go with one.
     """
-    import torch  # noqa: PLC0415  (the process listens before this is imported)
+    import_torch()  # not before: the process listens already
+    import torch  # noqa: PLC0415
 
     from handler.engine import loading  # noqa: F401, PLC0415  (once, here, for all engines that boot next)
     from handler.engine.precision import resolve_precision  # noqa: PLC0415
@@ -42,6 +44,8 @@ def place_engines(options: EngineOptions) -> list[Placement]:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     elif options.device == "auto":
         devices = ["cpu"]
+    if devices != ["cpu"]:
+        complete_torch()  # what CUDA's libraries import next may ask for it
     for device in devices:
         resolve_precision(msgspec.structs.replace(options, device=device))
     available = torch.get_num_threads()

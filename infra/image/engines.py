@@ -212,12 +212,13 @@ def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _terminate_function(pid: int) -> None:
-    """SIGTERM for the first process below `pid` that runs as the image's user: the container's own first one."""
+    """SIGTERM for the first process below `pid` that runs as the image's user and is none of Buildah's."""
     deadline_s = time.monotonic() + _STOP_S
     while time.monotonic() < deadline_s:
         for descendant in _descendants(pid):
-            status = Path(f"/proc/{descendant}/status").read_text(encoding="ascii")
-            if f"Uid:\t{_USER}\t" in status:
+            process = Path(f"/proc/{descendant}")
+            is_ours = f"Uid:\t{_USER}\t" in (process / "status").read_text(encoding="ascii")
+            if is_ours and not (process / "cmdline").read_bytes().startswith(b"buildah"):
                 os.kill(descendant, signal.SIGTERM)
                 return
         time.sleep(0.05)
@@ -229,10 +230,11 @@ def _descendants(pid: int) -> Iterator[int]:
     waiting = [pid]
     while waiting:
         current = waiting.pop(0)
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{current}/task/{current}/children").read_text(encoding="ascii").split()
-            yield from map(int, children)
-            waiting += map(int, children)
+        for thread in Path(f"/proc/{current}/task").glob("*/children"):  # each thread has those that it started
+            with contextlib.suppress(OSError):
+                children = [int(child) for child in thread.read_text(encoding="ascii").split()]
+                yield from children
+                waiting += children
 
 
 def _paths_named_in(pip_conf: Path) -> list[str]:

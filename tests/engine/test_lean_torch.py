@@ -1,0 +1,57 @@
+"""torch without its meta kernels, and with them for whoever needs them. In processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LEAN = """
+import sys
+from handler.engine.lean_torch import complete_torch, import_torch
+import_torch()
+import torch
+assert "torch._decomp" not in sys.modules, "it was imported after all"
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", LEAN + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_torch_computes_without_it() -> None:
+    assert run("print((torch.ones(2, 3) @ torch.ones(3, 2)).sum().item())") == "12.0\n"
+
+
+def test_completed_torch_knows_the_meta_device_and_compiles() -> None:
+    code = """
+complete_torch()
+complete_torch()
+with torch.device("meta"):
+    print(tuple(torch.sort(torch.empty(3, 4))[0].shape))
+compiled = torch.compile(lambda x: torch.softmax(x @ x, -1).sort()[0], backend="aot_eager")
+print(tuple(compiled(torch.ones(3, 3)).shape))
+print(torch._meta_registrations is sys.modules["torch._meta_registrations"])
+"""
+    assert run(code) == "(3, 4)\n(3, 3)\nTrue\n"
+
+
+def test_whoever_asks_for_a_name_in_it_gets_it() -> None:
+    assert run("from torch._meta_registrations import device_hint\nprint(callable(device_hint))") == "True\n"
+
+
+@pytest.mark.parametrize("code", ["complete_torch()", "import_torch()"])
+def test_where_torch_is_there_nothing_happens(code: str) -> None:
+    script = f"""
+import sys
+import torch
+known = set(sys.modules)
+from handler.engine.lean_torch import complete_torch, import_torch
+{code}
+print({{name for name in set(sys.modules) - known if name.startswith("torch")}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
