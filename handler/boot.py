@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import psutil
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -113,6 +112,8 @@ def process_age_s() -> float:
     """
     stat = Path("/proc/self/stat")
     if not stat.exists():
+        import psutil  # noqa: PLC0415  (not on Linux, where it would cost the boot that is timed)
+
         return max(0.0, time.time() - psutil.Process().create_time())
     ticks = int(stat.read_text().rpartition(")")[2].split()[19])
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

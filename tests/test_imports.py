@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,3 +60,12 @@ def test_serving_imports_what_it_needs_and_no_more(embedded_snapshot: Snapshot, 
     assert foreign == set()
     assert {name for name in NOT_FOR_SERVING if name in names} == set()
     assert "torch" in names
+
+
+def test_what_is_imported_before_the_function_listens_leaves_out_what_can_wait() -> None:
+    code = "import sys, handler.__main__, handler.cli.serve; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = set(done.stdout.split())
+    assert "handler.app" in names
+    waits = {"torch", "jinja2", "psutil", "asyncpg", "llguidance", "importlib.metadata", "dotenv"}
+    assert names & (waits | set(NOT_FOR_SERVING)) == set()

