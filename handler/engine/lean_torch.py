@@ -1,7 +1,7 @@
-"""Imports torch without what serving does not use: a quarter of the time that importing it takes.
+"""Imports torch without parts that serving does not use: a quarter of the time that importing it takes.
 
-`torch._meta_registrations` says for hundreds of operators what their results would look like: for code that is traced,
-compiled, or run on the meta device. It is put off until somebody asks for anything in it, or for all of it.
+They are put off until somebody asks for anything in one of them, or for all of them: `complete_torch` must come before
+code that is traced, compiled, or run on the meta device, for that relies on what importing them registers.
 """
 
 from __future__ import annotations
@@ -13,40 +13,49 @@ import types
 from pathlib import Path
 from typing import Any
 
-_PUT_OFF = "torch._meta_registrations"
+PUT_OFF = (
+    "torch._meta_registrations",  # the shapes of results, for hundreds of operators
+    "torch.export",  # programs that were traced
+    "torch.distributions",
+)
 
 
 class _PutOff(types.ModuleType):
-    """In place of the module, until one of its names is asked for."""
+    """In place of a module, until one of its names or of its own modules is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__path__":
             raise AttributeError(name)
-        return getattr(_import(), name)
+        return getattr(_import(self.__name__), name)
 
 
 def import_torch() -> None:
-    """Import torch, unless that has been done; as it comes where it is not made as we know it."""
-    if "torch" in sys.modules or _PUT_OFF in sys.modules:
+    """Import torch, unless that has been done. A part that it does not have is not put off."""
+    if "torch" in sys.modules:
         return
     spec = importlib.util.find_spec("torch")
-    if spec is not None and spec.origin is not None:
-        name = _PUT_OFF.rpartition(".")[2]
-        if Path(spec.origin).with_name(f"{name}.py").is_file():
-            sys.modules[_PUT_OFF] = _PutOff(_PUT_OFF)
+    for name in PUT_OFF:
+        if spec is not None and spec.origin is not None and _is_in(Path(spec.origin).parent, name):
+            sys.modules[name] = _PutOff(name)
     importlib.import_module("torch")
 
 
 def complete_torch() -> None:
-    """Import what was put off: to be called before anything runs on the meta device, is traced or compiled."""
-    if isinstance(sys.modules.get(_PUT_OFF), _PutOff):
-        _import()
+    """Import what was put off."""
+    for name in PUT_OFF:
+        if isinstance(sys.modules.get(name), _PutOff):
+            _import(name)
 
 
-def _import() -> types.ModuleType:
+def _is_in(directory: Path, name: str) -> bool:
+    path = directory / name.rpartition(".")[2]
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def _import(name: str) -> types.ModuleType:
     """The module itself, in its own place."""
-    if isinstance(sys.modules.get(_PUT_OFF), _PutOff):
-        del sys.modules[_PUT_OFF]
-    module = importlib.import_module(_PUT_OFF)
-    setattr(sys.modules["torch"], _PUT_OFF.rpartition(".")[2], module)
+    if isinstance(sys.modules.get(name), _PutOff):
+        del sys.modules[name]
+    module = importlib.import_module(name)
+    setattr(sys.modules["torch"], name.rpartition(".")[2], module)
     return module

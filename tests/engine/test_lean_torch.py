@@ -1,4 +1,4 @@
-"""torch without its meta kernels, and with them for whoever needs them. In processes of their own."""
+"""torch without what serving does not use, and with it for whoever needs it. In processes of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from handler.engine.lean_torch import complete_torch, import_torch
 import_torch()
 import torch
-assert "torch._decomp" not in sys.modules, "it was imported after all"
+assert {"torch._decomp", "torch.export.exported_program", "torch.distributions.normal"}.isdisjoint(sys.modules)
 """
 
 
@@ -39,8 +39,30 @@ print(torch._meta_registrations is sys.modules["torch._meta_registrations"])
     assert run(code) == "(3, 4)\n(3, 3)\nTrue\n"
 
 
-def test_whoever_asks_for_a_name_in_it_gets_it() -> None:
-    assert run("from torch._meta_registrations import device_hint\nprint(callable(device_hint))") == "True\n"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from torch._meta_registrations import device_hint as found",
+        "from torch.distributions import Normal as found",
+        "from torch.distributions.normal import Normal as found",
+        "found = torch.distributions.Normal",
+        "found = torch.export.export",
+        "import torch.export.exported_program; found = torch.export.ExportedProgram",
+    ],
+)
+def test_whoever_asks_for_a_name_in_it_gets_it(code: str) -> None:
+    assert run(f"{code}\nprint(callable(found))") == "True\n"
+
+
+def test_an_exported_program_runs() -> None:
+    code = """
+complete_torch()
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+print(torch.export.export(Twice(), (torch.ones(2),)).module()(torch.ones(2)).tolist())
+"""
+    assert run(code) == "[2.0, 2.0]\n"
 
 
 @pytest.mark.parametrize("code", ["complete_torch()", "import_torch()"])
