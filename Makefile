@@ -8,9 +8,11 @@ FUZZ_INPUTS ?= 1000000
 MINUTES ?= 20
 BENCH_RUNS := .cache/benchmarks
 BENCH_OPTIONS ?=
+IMAGE ?= pilotlight
+IMAGE_OPTIONS ?=
 TOOLS := redis-server wrk valgrind chromium prometheus
 
-.PHONY: serve test bench compare soak storm fuzz litellm otava lint format clean
+.PHONY: serve test bench compare soak storm fuzz litellm otava image image-test lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
@@ -43,11 +45,18 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 
 otava: $(VENV)/.otava  ## Apache Otava, which looks for change points in main's history, in a venv of its own
 
+image:  ## the container image, with Docker where an engine answers, else with Buildah (IMAGE_OPTIONS="--build-arg MODEL=...")
+	$(PYTHON) infra/image/build.py --tag $(IMAGE) $(IMAGE_OPTIONS)
+
+image-test:  ## start that image, ask it, stop it, and measure its cold start
+	$(PYTHON) infra/image/try_image.py --tag $(IMAGE)
+
 lint: $(VENV)/.dev  ## style, types, layers, and what is known to be unsafe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive handler bench
 	@PATH=$(BIN):$$PATH $(BIN)/python .ci/audit.py
 
