@@ -12,7 +12,7 @@ IMAGE ?= pilotlight
 IMAGE_OPTIONS ?=
 TOOLS := redis-server wrk valgrind chromium prometheus
 
-.PHONY: serve test bench compare soak storm fuzz litellm otava image image-test lint format clean
+.PHONY: serve test bench compare soak storm fuzz litellm otava platforms image image-test lint format clean
 
 serve: $(VENV)/.serve  ## answer requests on http://127.0.0.1:8000
 	@exec $(BIN)/pilotlight serve
@@ -42,6 +42,11 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 	$(PYTHON) -m venv $(VENV)/litellm
 	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
 	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
+
+platforms: $(VENV)/.dev  ## what runs under the SDKs of RunPod and Modal, from venvs of their own (500 MB)
+	for sdk in runpod modal; do $(PYTHON) -m venv $(VENV)/$$sdk; \
+		$(VENV)/$$sdk/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/$$sdk/requirements.txt || exit 1; done
+	RUNPOD_PYTHON=$(VENV)/runpod/bin/python MODAL_PYTHON=$(VENV)/modal/bin/python $(BIN)/pytest tests/infra/test_runpod.py tests/infra/test_modal.py
 
 otava: $(VENV)/.otava  ## Apache Otava, which looks for change points in main's history, in a venv of its own
 

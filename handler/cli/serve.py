@@ -88,14 +88,7 @@ def serve(
     stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> int:
     """Serve with this engine and the settings' request log; the exit code."""
-    embedded = EmbeddedPostgres(settings.pilotlight_home) if settings.database_url is None else None
-    database = None if settings.database_url == "none" else settings.database_url
-    sink = LogSink(
-        Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes),
-        database if embedded is None else embedded.url,
-        shipping=Shipping(pool_size=settings.db_pool_size),
-        spill_descriptor=None if settings.keeps_spool else 1,  # standard output
-    )
+    sink, embedded = open_log(settings)
     address = listener_address(listener)
     watching: list[asyncio.Task[None]] = []
 
@@ -129,6 +122,19 @@ def serve(
     if service.is_lost:
         _leave_at_once(service)
     return exit_code(service)
+
+
+def open_log(settings: Settings) -> tuple[LogSink, EmbeddedPostgres | None]:
+    """The settings' request log, and the database that is to be stopped after it, where that is ours."""
+    embedded = EmbeddedPostgres(settings.pilotlight_home) if settings.database_url is None else None
+    database = None if settings.database_url == "none" else settings.database_url
+    sink = LogSink(
+        Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes),
+        database if embedded is None else embedded.url,
+        shipping=Shipping(pool_size=settings.db_pool_size),
+        spill_descriptor=None if settings.keeps_spool else 1,  # standard output
+    )
+    return sink, embedded
 
 
 def engine_options(settings: Settings) -> EngineOptions:
