@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -14,11 +15,15 @@ from tests.server import DEADLINE_S, SINGLE_THREAD, free_port, until
 from tests.test_boot_wait import spooled
 
 
+def start(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "uvicorn", "handler.asgi:application", "--factory", "--port", str(port)]
+    given = SINGLE_THREAD | {"PATH": "/usr/bin:/bin"} | dict(environ)
+    return subprocess.Popen(command, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 async def test_a_plain_server_serves_it_and_its_records_are_kept(tiny_environ: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "handler.asgi:application", "--factory", "--port", str(port)]
-    environ = SINGLE_THREAD | tiny_environ | {"PATH": "/usr/bin:/bin", "SPOOL_DIR": str(tmp_path / "spool")}
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(port, tiny_environ | {"SPOOL_DIR": str(tmp_path / "spool")})
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
 
