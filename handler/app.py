@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from handler.auth import Authenticator
@@ -80,7 +81,7 @@ def create_app(
 
     limits = _rate_limits(settings, engine.snapshot.name, metrics)
     authenticator = Authenticator(settings.api_keys, settings.keyless_paths)
-    routes, direct = routes_of(service, authenticator)
+    routes, direct = _routes(service, engine, authenticator)
     if limits is not None:
         direct = {path: RateLimited(endpoint, limits) for path, endpoint in direct.items()}
     app = Starlette(
@@ -105,6 +106,18 @@ def create_app(
     app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
     app.state.service = service
     return app
+
+
+def _routes(
+    service: Service, engine: ServesModel, authenticator: Authenticator
+) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
+    if service.settings.engine_url is None:
+        return routes_of(service, authenticator)
+    from handler.upstream.engine import RemoteEngine  # noqa: PLC0415  (it needs an HTTP client, and nobody else does)
+    from handler.upstream.routes import forwarding_routes  # noqa: PLC0415
+
+    assert isinstance(engine, RemoteEngine), "whoever sets ENGINE_URL serves what stands there"
+    return forwarding_routes(service, engine)
 
 
 def _rate_limits(settings: Settings, model_name: str, metrics: Metrics) -> RateLimits | None:

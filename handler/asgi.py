@@ -13,8 +13,7 @@ from starlette.applications import Starlette
 
 from handler.app import create_app
 from handler.boot import BootTimeline
-from handler.cli.serve import calm_collector, engine_options, ensure_snapshot, open_log
-from handler.engine.pool import EnginePool
+from handler.cli.serve import calm_collector, open_engine, open_log
 from handler.logs import configure_logging
 from handler.settings import Settings
 
@@ -29,7 +28,7 @@ def application() -> Starlette:
     timeline = BootTimeline()
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
-    engine = EnginePool(ensure_snapshot(settings), engine_options(settings), timeline)
+    engine = open_engine(settings, timeline)
     sink, embedded = open_log(settings)
     if embedded is not None:
         atexit.register(embedded.stop)  # after the lifespan, which ships to it

@@ -26,7 +26,8 @@ PilotlightError
 ├── ClientDisconnectedError     nobody is left to answer
 └── EngineError                 the engine failed while it worked on the request
     ├── NothingLeftError        what the request rules out leaves no token to go on with
-    └── EngineLostError         the engine is gone for good: another instance must answer
+    ├── EngineLostError         the engine is gone for good: another instance must answer
+    └── UpstreamError           the remote server that generates in its place
 """
 
 from __future__ import annotations
@@ -200,4 +201,11 @@ class EngineLostError(EngineError):
     """The engine can compute nothing any more. The request is good; another instance may answer it."""
 
     code = "engine_lost"
+    retry_after_s = 1.0
+
+
+class UpstreamError(EngineError):
+    """The server at ENGINE_URL cannot be reached, has answered with an error, or has not ended its answer."""
+
+    code = "upstream_failed"
     retry_after_s = 1.0

@@ -27,6 +27,7 @@ from handler.errors import (
     UnavailableError,
     UnknownModelError,
     UnsupportedMediaTypeError,
+    UpstreamError,
 )
 from handler.schema.errors import ErrorBody, ErrorDetail
 
@@ -56,6 +57,7 @@ ERROR_TABLE: dict[type[PilotlightError], HttpError] = {
     EngineError: HttpError(500, "server_error"),
     NothingLeftError: HttpError(400, "invalid_request_error"),
     EngineLostError: HttpError(503, "service_unavailable_error"),
+    UpstreamError: HttpError(502, "server_error"),
 }
 
 INTERNAL_ERROR = HttpError(500, "server_error")
@@ -74,13 +76,13 @@ def error_body(error: PilotlightError) -> ErrorBody:
 def error_detail(error: PilotlightError) -> ErrorDetail:
     """The error as it stands in a body, or in a choice that failed while others did not."""
     param = error.param if isinstance(error, RequestError) else None
-    code = error.code if isinstance(error, RequestError | UnavailableError | EngineLostError) else None
+    code = error.code if isinstance(error, RequestError | UnavailableError | EngineLostError | UpstreamError) else None
     return ErrorDetail(str(error), http_error(error).type, param, code)
 
 
 def error_headers(error: PilotlightError) -> dict[str, str]:
     """Headers that go with the error: when to come back, how to authenticate."""
-    if isinstance(error, UnavailableError | EngineLostError) and error.retry_after_s is not None:
+    if isinstance(error, UnavailableError | EngineLostError | UpstreamError) and error.retry_after_s is not None:
         return {"retry-after": str(math.ceil(error.retry_after_s))}
     if isinstance(error, AuthenticationError):
         return {"www-authenticate": "Bearer"}

@@ -106,6 +106,10 @@ class Metrics:
         """Count a record that went to the function's own log."""
         self._unspooled.value += 1
 
+    def count_tokens(self, tokens: int) -> None:
+        """Count tokens that were generated and not observed one by one."""
+        self._tokens.value += max(0, tokens)
+
     def observe_token_gap(self, tokens: int, gap_s: float | None) -> None:
         """Count tokens of one sequence that came together, `gap_s` after those before them: its share for each."""
         self._tokens.value += tokens

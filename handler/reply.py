@@ -56,6 +56,14 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body})
         self.is_complete = True
 
+    async def forwarded(self, status: int, body: bytes, content_type: str) -> None:
+        """Send somebody else's answer, whatever it is."""
+        self.has_started = True
+        headers = [(b"content-type", content_type.encode("latin-1")), (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+        self.is_complete = True
+
     def opening(self, answer: Answer) -> bytes:
         """What comes before an answer's first events, to be asked for before they are made; nothing from then on."""
         if self._answer is not None:

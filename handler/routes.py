@@ -32,7 +32,7 @@ from handler.tokenization import DETOKENIZE, TOKENIZE, TokenizationEndpoint
 
 def routes_of(service: Service, authenticator: Authenticator) -> tuple[list[BaseRoute], dict[str, ASGIApp]]:
     """All routes, and by their whole paths those that `DirectPaths` takes the short way to."""
-    settings, health = service.settings, HealthEndpoints(service)
+    settings = service.settings
     name = service.engine.snapshot.name
 
     @functools.cache
@@ -92,18 +92,27 @@ def routes_of(service: Service, authenticator: Authenticator) -> tuple[list[Base
         Route("/tokenize", tokenize, methods=["POST"]),
         Route("/detokenize", detokenize, methods=["POST"]),
         Route("/invocations", invocations, methods=["POST"]),
+        *state_routes(service),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Mount("/docs/static", DocsFiles()),
+    ]
+    return routes, direct
+
+
+def state_routes(service: Service) -> list[BaseRoute]:
+    """What says how the function does."""
+    health = HealthEndpoints(service)
+    routes: list[BaseRoute] = [
         Route("/version", health.version),
         Route("/ping", health.ping),
         Route("/health", health.health),
         Route("/ready", health.ready),
         Route("/startup", health.startup),
-        Route("/openapi.json", openapi),
-        Route("/docs", docs),
-        Mount("/docs/static", DocsFiles()),
     ]
-    if settings.enable_metrics:
+    if service.settings.enable_metrics:
         routes.append(Route("/metrics", health.metrics))
-    return routes, direct
+    return routes
 
 
 def paths_of(routes: list[BaseRoute], method: str | None = None) -> list[str]:

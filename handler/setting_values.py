@@ -125,6 +125,18 @@ def database_url(text: str) -> str:
     return text
 
 
+def http_url(text: str) -> str:
+    """The URL of a server. It is never quoted, for it may hold a password."""
+    try:
+        url = urlsplit(text)
+        is_good = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:  # its message may hold the password
+        is_good = False
+    if not is_good or url.query or url.fragment:
+        raise ValueError("must be an http:// or https:// URL without a query")
+    return text
+
+
 def redis_url(text: str) -> str:
     """A Redis URL. It is never quoted, for it may hold a password."""
     try:

@@ -18,6 +18,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["auto", "none", "int8", "fp8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_SECRETS = frozenset(("API_KEYS", "DATABASE_URL", "REDIS_URL", "ENGINE_URL", "ENGINE_API_KEY"))
+
 # A password may hold any character but is told from a port by the @ behind it.
 _USER_PASSWORD = re.compile(r"(?<=//)([^:@/?#]*):(?![0-9]*(?:[/?#,]|$)).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*")
@@ -30,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         model_name: `smollm2-135m` (embedded), a hub id, a directory or a `.gguf` file.
+        engine_url: an OpenAI-compatible server that generates in place of an engine here, up to and including `/v1`.
+        engine_api_key: the key that it asks for.
         model_device: auto, cpu, cuda, or cuda:N and several of those separated by commas; one engine on each device.
         torch_dtype: of activations and unquantised weights; auto is float32 on the CPU, bfloat16 on CUDA.
         quantization: of the linear layers: int8, or fp8 where the device has it; auto is int8 on the CPU.
@@ -71,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     model_name: str = "smollm2-135m"
+    engine_url: str | None = None
+    engine_api_key: str | None = None
     model_device: str = "auto"
     torch_dtype: Dtype = "auto"
     quantization: Quantization = "auto"
@@ -153,8 +159,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value: Any = self.spool_directory if field == "spool_dir" else getattr(self, field)
             if field == "api_keys":
                 value = sorted(value)
-            elif field in {"database_url", "redis_url"} and value is not None:
+            elif field in {"database_url", "redis_url", "engine_url"} and value is not None:
                 value = without_password(value)
+            elif field == "engine_api_key" and value is not None:
+                value = "***"
             elif isinstance(value, Path):
                 value = str(value)
             shown[field.upper()] = value
@@ -167,7 +175,7 @@ def without_password(url: str) -> str:
 
 
 def _shown(key: str, value: str) -> str:
-    return "a secret" if key in {"API_KEYS", "DATABASE_URL", "REDIS_URL"} else repr(value)
+    return "a secret" if key in _SECRETS else repr(value)
 
 
 def _add_keys_of_file(values: dict[str, object]) -> None:
@@ -197,6 +205,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "host": str,
     "port": setting_values.integer(0, 65535),
     "model_name": str,
+    "engine_url": setting_values.http_url,
+    "engine_api_key": str,
     "model_device": setting_values.device,
     "torch_dtype": setting_values.choice(Dtype),
     "quantization": setting_values.choice(Quantization),

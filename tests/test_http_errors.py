@@ -21,6 +21,7 @@ from handler.errors import (
     SnapshotError,
     SpoolError,
     UnavailableError,
+    UpstreamError,
 )
 from handler.http_errors import ERROR_TABLE, error_body, error_headers, http_error
 from handler.schema.codec import encode_json
@@ -51,7 +52,7 @@ def test_an_error_has_openais_body(kind: type[PilotlightError]) -> None:
     assert detail["type"] == ERROR_TABLE[kind].type
     assert detail["param"] == ("field" if issubclass(kind, RequestError) else None)
     assert detail["code"] == (
-        kind.code if issubclass(kind, RequestError | UnavailableError | EngineLostError) else None
+        kind.code if issubclass(kind, RequestError | UnavailableError | EngineLostError | UpstreamError) else None
     )
     assert 400 <= http_error(error).status < 600
 
@@ -72,6 +73,7 @@ def test_headers_say_when_to_come_back_and_how_to_authenticate() -> None:
     assert error_headers(AuthenticationError("who")) == {"www-authenticate": "Bearer"}
     assert error_headers(InvalidRequestError("bad")) == {}
     assert error_headers(EngineLostError("gone")) == {"retry-after": "1"}
+    assert error_headers(UpstreamError("away")) == {"retry-after": "1"}
 
 
 def test_codes_are_openais() -> None:

@@ -19,6 +19,8 @@ GOOD = [
     ("HOST", "0.0.0.0", "0.0.0.0"),
     ("PORT", "0", 0),
     ("MODEL_NAME", "org/model", "org/model"),
+    ("ENGINE_URL", "http://vllm:8000/v1", "http://vllm:8000/v1"),
+    ("ENGINE_API_KEY", "sk-upstream", "sk-upstream"),
     ("MODEL_DEVICE", "cuda:1", "cuda:1"),
     ("MODEL_DEVICE", "cuda:2, cuda:0", "cuda:2,cuda:0"),
     ("TORCH_DTYPE", "BFloat16", "bfloat16"),
@@ -39,6 +41,7 @@ GOOD = [
     ("HEARTBEAT_INTERVAL", "0.5", 0.5),
     ("STEP_TIMEOUT", "0.5", 0.5),
     ("DRAIN_TIMEOUT", "0", 0.0),
+    ("IDLE_TIMEOUT", "300", 300.0),
     ("DATABASE_URL", "postgresql://u:p@h/d", "postgresql://u:p@h/d"),
     ("DATABASE_URL", "none", "none"),
     ("DB_POOL_SIZE", "2", 2),
@@ -61,12 +64,17 @@ GOOD = [
     ("CORS_ORIGINS", "*", ("*",)),
     ("LOG_LEVEL", "DEBUG", "debug"),
     ("ENABLE_METRICS", "0", False),
+    ("IMAGE", "pilotlight:1", "pilotlight:1"),
     ("PILOTLIGHT_HOME", "/home-of-it", Path("/home-of-it")),
 ]
 
 BAD = [
     ("PORT", "65536"),
     ("PORT", "http"),
+    ("ENGINE_URL", "vllm:8000"),
+    ("ENGINE_URL", "ftp://vllm/v1"),
+    ("ENGINE_URL", "http:///v1"),
+    ("ENGINE_URL", "http://vllm/v1?key=1"),
     ("MODEL_DEVICE", "tpu"),
     ("MODEL_DEVICE", "cuda:"),
     ("MODEL_DEVICE", "cpu:0"),
@@ -92,6 +100,7 @@ BAD = [
     ("HEARTBEAT_INTERVAL", "-1"),
     ("STEP_TIMEOUT", "0"),
     ("DRAIN_TIMEOUT", "inf"),
+    ("IDLE_TIMEOUT", "0"),
     ("DATABASE_URL", "mysql://h/d"),
     ("DATABASE_URL", "postgresql://[h/d"),
     ("DB_POOL_SIZE", "0"),
@@ -132,7 +141,7 @@ BAD = [
 ]
 
 # HOST and MODEL_NAME are any text; what they name is looked up later.
-FREE_TEXT = {"HOST", "MODEL_NAME"}
+FREE_TEXT = {"ENGINE_API_KEY", "IMAGE", "HOST", "MODEL_NAME"}
 
 
 @pytest.mark.parametrize(("key", "text", "value"), GOOD)
@@ -206,6 +215,7 @@ def test_every_setting_is_covered_here() -> None:
         ("API_KEYS", "hunter2 hunter2"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d"),
         ("REDIS_URL", "redis://:hunter2@h:port"),
+        ("ENGINE_URL", "ftp://u:hunter2@h/v1"),
         ("REDIS_URL", "redis://:hunter2@h\u2100st"),
         ("DATABASE_URL", "postgresql://u:hunter2@h\u2100st/d"),  # urlsplit's own message holds what stands before the @
     ],
@@ -238,6 +248,8 @@ def test_public_shows_every_setting_and_no_secret() -> None:
         "API_KEYS": "alice:hunter2",
         "DATABASE_URL": "postgresql://u:hunter2@h/d",
         "REDIS_URL": "redis://:hunter2@h",
+        "ENGINE_URL": "http://u:hunter2@h/v1",
+        "ENGINE_API_KEY": "hunter2",
     }
     settings = Settings.from_env(environ)
     shown = settings.public()

@@ -22,7 +22,14 @@ logger = logging.getLogger(__name__)
 def announce(service: Service, address: str) -> None:
     """Say what is served, where, and how the boot went; other devices may still be booting."""
     model, timeline = service.engine.model, service.timeline
-    assert model is not None
+    if model is None:  # it is a remote server's
+        fields = {
+            "address": address,
+            "name": service.engine.snapshot.name,
+            "engine": service.engine.snapshot.manifest.source,
+        }
+        logger.info("ready", extra={FIELDS: fields})
+        return
     phases_s = {
         phase.name if phase.device is None else f"{phase.device} {phase.name}": phase.end_s - phase.start_s
         for phase in timeline.phases

@@ -31,14 +31,14 @@ from handler.descriptors import max_connections, raise_descriptor_limit
 from handler.engine.options import EngineOptions
 from handler.engine.pool import EnginePool
 from handler.engine.snapshot import Snapshot, find_snapshot
-from handler.errors import SnapshotError, SnapshotNotFoundError
+from handler.errors import ConfigurationError, SnapshotError, SnapshotNotFoundError
 from handler.logs import FIELDS, configure_logging
 from handler.protocol import Limits, gathering_protocol
 from handler.requestlog.embedded import EmbeddedPostgres
 from handler.requestlog.shipper import Shipping
 from handler.requestlog.sink import LogSink
 from handler.requestlog.spool import Spool
-from handler.service import Service
+from handler.service import ServesModel, Service
 from handler.settings import Settings
 
 STALL_TIMEOUT_S = 30.0
@@ -73,14 +73,32 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         listener = inherited(os.environ)
         if listener is None:
             listener = bind(args.host or settings.host, settings.port if args.port is None else args.port)
+    return serve(settings, open_engine(settings, timeline), timeline, listener)
+
+
+def open_engine(settings: Settings, timeline: BootTimeline) -> ServesModel:
+    """The engines of the settings' model and devices, or the server that stands in their place.
+
+    Raises:
+        ConfigurationError: what it takes to reach that server is not installed.
+        SnapshotError: the model could not be prepared.
+    """
+    if settings.engine_url is not None:
+        try:
+            from handler.upstream.engine import RemoteEngine  # noqa: PLC0415  (an HTTP client, which engines do not need)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "ENGINE_URL", f"{error.name} is missing: pip install 'pilotlight[proxy]'"
+            ) from error
+        return RemoteEngine(settings.engine_url, settings.engine_api_key, settings.model_name, timeline)
     with timeline.phase("snapshot"):
         snapshot = ensure_snapshot(settings)
-    return serve(settings, EnginePool(snapshot, engine_options(settings), timeline), timeline, listener)
+    return EnginePool(snapshot, engine_options(settings), timeline)
 
 
 def serve(
     settings: Settings,
-    engine: EnginePool,
+    engine: ServesModel,
     timeline: BootTimeline,
     listener: socket.socket,
     *,
