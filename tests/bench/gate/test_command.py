@@ -9,7 +9,7 @@ import pytest
 
 from bench.gate import command
 from bench.gate.counting import can_count
-from bench.gate.injections import micro_injections
+from bench.gate.injections import MICRO
 from bench.gate.installation import Installation
 from bench.gate.result import GateResult, Revision
 from handler.__main__ import main
@@ -21,7 +21,7 @@ _FEWER = {"sse": 20}
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of building revisions: BASE is the function as it is, HEAD the same with a slower path."""
-    injection = next(each for each in micro_injections({}) if each.name == "sse")
+    injection = next(each for each in MICRO if each.name == "sse")
     slower = injection.apply((SOURCE.parent / injection.file).read_text(encoding="utf-8"), 100)
     sides = {"v1": side_of(tmp_path / "base"), "v2": side_of(tmp_path / "head", injection.file, slower)}
 

@@ -8,7 +8,7 @@ import pytest
 from bench.gate import micro_duel
 from bench.gate.blame import SideError
 from bench.gate.counting import can_count, count
-from bench.gate.injections import micro_injections
+from bench.gate.injections import MICRO
 from bench.gate.installation import Installation
 from bench.gate.pair import Pair
 from bench.gate.plan import Plan
@@ -21,7 +21,7 @@ _LOOPS = 2000
 @pytest.fixture
 def sides(tmp_path: Path) -> Pair[Installation]:
     """A base, and a head that turns a loop for each chat request."""
-    injection = next(each for each in micro_injections({}) if each.name == "decode")
+    injection = next(each for each in MICRO if each.name == "decode")
     source = (SOURCE.parent / injection.file).read_text(encoding="utf-8")
     return Pair(side_of(tmp_path / "base"), side_of(tmp_path / "head", injection.file, injection.apply(source, _LOOPS)))
 
