@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from handler.engine.lean_torch import complete_torch
+
 _SEED = 0
 
 
@@ -25,6 +27,7 @@ class Rotation:
     def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
         self.size = size
         power = size & -size
+        complete_torch()  # a generator of one's own needs what is put off
         generator = torch.Generator().manual_seed(_SEED)
         normal = torch.randn(size // power, size // power, generator=generator, dtype=torch.float64)
         self._odd = torch.linalg.qr(normal)[0].float().to(device)

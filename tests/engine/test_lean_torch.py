@@ -77,3 +77,7 @@ print({{name for name in set(sys.modules) - known if name.startswith("torch")}})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_weights_that_are_quantised_at_the_start_are() -> None:
+    assert run("from handler.engine.rotation import Rotation\nprint(Rotation(64).size)") == "64\n"

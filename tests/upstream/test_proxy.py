@@ -237,7 +237,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: clos
         (b"nonsense\r\n\r\n", False, 502, "upstream_failed"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{}", False, 502, "upstream_failed"),
         (b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno", False, 500, "no"),
-        (_HEAD + b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', True, 200, "before it was complete"),
+        (_HEAD + b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', True, 200, "upstream_failed"),
     ],
 )
 async def test_a_server_that_fails_is_said_to_have_failed(
