@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import asyncpg
 import msgspec
@@ -48,13 +49,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Look at everything, even after something was found wrong."""
-    findings = [
-        _look("device", lambda: _device(settings)),
-        _look("snapshot", lambda: _snapshot(settings)),
-        _look("model", lambda: _model(settings)),
-        _look("database", lambda: _database(settings)),
-        _look("spool", lambda: _spool(settings)),
-    ]
+    looks = (
+        {"device": _device, "snapshot": _snapshot, "model": _model}
+        if settings.engine_url is None
+        else {"server": _server}
+    )
+    looks |= {"database": _database, "spool": _spool}
+    findings = [_look(subject, partial(look, settings)) for subject, look in looks.items()]
     if args.json:
         report = {"settings": settings.public(), "findings": findings}
         sys.stdout.buffer.write(orjson.dumps(report, default=msgspec.to_builtins) + b"\n")
@@ -120,6 +121,19 @@ def _model(settings: Settings) -> str:
         f"quantization {info.quantization}, {info.max_model_len} tokens of context, "
         f"cache for {' and '.join(str(each.kv_cache_tokens) for each in infos)} tokens"
     )
+
+
+def _server(settings: Settings) -> str:
+    """Ask the server that generates in place of an engine for its models."""
+    from handler.upstream.engine import models_at  # noqa: PLC0415  (an HTTP client, for nobody else)
+
+    assert settings.engine_url is not None
+    names, shown = models_at(settings.engine_url, settings.engine_api_key), without_password(settings.engine_url)
+    if settings.model_name not in names:
+        raise ConfigurationError(
+            "MODEL_NAME", f"{settings.model_name!r} is not at {shown}, which has {', '.join(names)}"
+        )
+    return f"{shown} has {settings.model_name}"
 
 
 def _options_by_device(settings: Settings) -> list[EngineOptions]:

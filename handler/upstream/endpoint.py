@@ -128,7 +128,7 @@ class ForwardingEndpoint:
             await self._stream(response, trace, reply, stay, hides_usage=hides_usage)
         else:
             whole = await response.aread()
-            stay.note_start(trace.first_scheduled_s)
+            _note_start(stay, trace)
             part = read_part(whole)
             if part is not None:
                 trace.first_token_s = time.monotonic()
@@ -185,7 +185,7 @@ class ForwardingEndpoint:
         now_s = time.monotonic()
         if trace.first_token_s is None:
             trace.first_token_s = now_s
-            stay.note_start(trace.first_scheduled_s)
+            _note_start(stay, trace)
         self._service.metrics.observe_token_gap(1, None if last_s is None else now_s - last_s)
         trace.completion_tokens = (trace.completion_tokens or 0) + 1  # until the usage says it better
         return now_s
@@ -198,6 +198,12 @@ class ForwardingEndpoint:
             self._service.metrics.count_tokens(usage.of_completion - (trace.completion_tokens or 0))
             trace.prompt_tokens, trace.completion_tokens = usage.of_prompt, usage.of_completion
             trace.cached_tokens = usage.of_cache
+
+
+def _note_start(stay: Stay, trace: RequestTrace) -> None:
+    """The server works on it, on all of its sequences for all that is known."""
+    for _ in range(stay.sequences):
+        stay.note_start(trace.first_scheduled_s)
 
 
 def _fields(body: bytes) -> dict[str, Any]:

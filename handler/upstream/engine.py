@@ -21,7 +21,7 @@ from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import FORMAT_VERSION, Manifest, Snapshot
 from handler.engine.status import DeviceStatus, EngineState, EngineStats
-from handler.errors import EngineError
+from handler.errors import EngineError, UpstreamError
 from handler.occupancy import Occupancy
 from handler.settings import without_password
 
@@ -66,7 +66,7 @@ class RemoteEngine:
         self.url = url.rstrip("/")
         self.state = EngineState.BOOTING
         self.occupancy: Occupancy | None = None
-        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._headers = _headers(key)
         self._timeline = timeline
         self._task: asyncio.Task[None] | None = None
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -154,8 +154,28 @@ class RemoteEngine:
     async def _models(self) -> list[str] | None:
         """None while it does not answer, or not with that."""
         try:
-            response = await self.client.get(f"{self.url}/models", timeout=_CONNECT_S)
-            response.raise_for_status()
-            return [model.id for model in msgspec.json.decode(response.content, type=_Models).data]
+            return _names(await self.client.get(f"{self.url}/models", timeout=_CONNECT_S))
         except (httpx.HTTPError, msgspec.MsgspecError):
             return None
+
+
+def models_at(url: str, key: str | None) -> list[str]:
+    """The names of a server's models, asked for once. Blocks.
+
+    Raises:
+        UpstreamError: it does not answer, or not with that.
+    """
+    headers = _headers(key)
+    try:
+        return _names(httpx.get(f"{url.rstrip('/')}/models", headers=headers, timeout=_CONNECT_S))
+    except (httpx.HTTPError, msgspec.MsgspecError) as error:
+        raise UpstreamError(f"{without_password(url)}: {error or type(error).__name__}") from error
+
+
+def _names(response: httpx.Response) -> list[str]:
+    response.raise_for_status()
+    return [model.id for model in msgspec.json.decode(response.content, type=_Models).data]
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}

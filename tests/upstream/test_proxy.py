@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 
 from handler.engine.snapshot import Snapshot
@@ -160,6 +164,43 @@ async def test_a_client_that_leaves_ends_the_servers_work(
 
         await until(is_idle, "an idle server")
     assert (await proxy.row(request_id)).status is Status.CANCELLED
+
+
+async def test_completions_of_one_request_begin_together(proxy: LoggedServer, client: httpx.AsyncClient) -> None:
+    body = PARIS | {"stream": True, "n": 2, "max_tokens": 2000, "ignore_eos": True}
+    async with client.stream("POST", CHAT, json=body) as answer:
+        async for line in answer.aiter_lines():
+            if '"content":"' in line and '"content":""' not in line:
+                break
+        assert await proxy.metric("num_requests_running") == 2
+        assert await proxy.metric("num_requests_waiting") == 0
+    await proxy.idle()
+
+
+@pytest.mark.parametrize(
+    ("url", "model", "code", "said"),
+    [
+        (None, MODEL, 0, "has smollm2-135m"),
+        (None, "other", 1, "'other' is not at"),
+        ("http://u:hunter2@127.0.0.1:1/v1", MODEL, 1, "u:***@127.0.0.1:1/v1"),
+    ],
+)
+def test_check_asks_the_server(
+    server: ServerProcess, tmp_path: Path, url: str | None, model: str, code: int, said: str
+) -> None:
+    environ = {
+        "ENGINE_URL": url or f"{server.address}/v1",
+        "MODEL_NAME": model,
+        "DATABASE_URL": "none",
+        "PILOTLIGHT_HOME": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "handler", "check", "--json"]
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    findings = orjson.loads(done.stdout)["findings"]
+    assert [finding["subject"] for finding in findings] == ["server", "database", "spool"]
+    assert said in findings[0]["detail"]
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 async def test_a_server_with_other_models_ends_the_boot(server: ServerProcess, tmp_path: Path) -> None:
