@@ -1,8 +1,8 @@
 """What an injection has to be for a given slowdown.
 
 An amount that surely shows is injected first, and both sides are measured in turns, as the gate measures them: figures
-of different moments differ by two on a noisy machine, neighbours do not. Where the probe made the function a third
-slower, a fifteenth of that third is 2 %: what is added costs the same each time it is run.
+of different moments differ by two on a noisy machine, neighbours do not. From what that comes to follows an amount for
+twice the slowdown that is wanted, which is measured in turn: from there it is not far to half of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _MIN_SLOWDOWN = 1.12
 """Of less, a fifth would be noise."""
 
 _MAX_TRIES = 4
+_LAST_STEP = 2
+"""Times what is wanted: little more would be hard to tell from noise, much more may cost less or more for each loop."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", tag_field="line"):
@@ -25,7 +27,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", 
     Attributes:
         revision: that was slowed down.
         injection: its name.
-        probe: the amount that was tried.
+        probe: the amount that was tried last.
         slowdown: that it came to.
         amount: for the slowdown that is wanted.
     """
@@ -48,21 +50,35 @@ def calibrate(injection: Injection, clone: Clone) -> Calibration:
         SystemExit: ever larger probes did not show.
         BenchError: a path failed.
     """
-    probe = injection.probe
+    probe, slowdown = injection.probe, 0.0
     for _ in range(_MAX_TRIES):
-        clone.inject(injection, probe)
-        if injection.duel == "micro":
-            slowdown = clone.time(injection.name, _NUM_ROUNDS)
-        else:
-            result = clone.gate("--only", injection.duel, "--rounds", str(_NUM_ROUNDS))
-            slowdown = next(each.slowdown for each in result.metrics if each.name == injection.metric.name)
+        slowdown = _measured(injection, probe, clone)
         if slowdown >= _MIN_SLOWDOWN:
-            return Calibration(
-                revision=clone.base,
-                injection=injection.name,
-                probe=probe,
-                slowdown=round(slowdown, 4),
-                amount=max(1, round(probe * injection.share / (slowdown - 1))),
-            )
+            break
         probe *= 3
-    raise SystemExit(f"{injection.name}: {probe // 3} did not show ({slowdown:.3f})")
+    else:
+        raise SystemExit(f"{injection.name}: {probe // 3} did not show ({slowdown:.3f})")
+    probe = _scaled(probe, slowdown, _LAST_STEP * injection.share)
+    slowdown = _measured(injection, probe, clone)
+    if slowdown <= 1:
+        raise SystemExit(f"{injection.name}: {probe} did not show ({slowdown:.3f})")
+    return Calibration(
+        revision=clone.base,
+        injection=injection.name,
+        probe=probe,
+        slowdown=round(slowdown, 4),
+        amount=_scaled(probe, slowdown, injection.share),
+    )
+
+
+def _measured(injection: Injection, amount: int, clone: Clone) -> float:
+    """How much slower that amount makes it. A micro path is timed, for the gate counts instructions."""
+    clone.inject(injection, amount)
+    if injection.duel == "micro":
+        return clone.time(injection.name, _NUM_ROUNDS)
+    result = clone.gate("--only", injection.duel, "--rounds", str(_NUM_ROUNDS))
+    return next(each.slowdown for each in result.metrics if each.name == injection.metric.name)
+
+
+def _scaled(amount: int, slowdown: float, share: float) -> int:
+    return max(1, round(amount * share / (slowdown - 1)))

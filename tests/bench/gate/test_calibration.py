@@ -35,18 +35,21 @@ def _changes(clone: Path) -> list[str]:
     return [line for line in shown if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))]
 
 
-def test_an_amount_is_the_wanted_part_of_what_the_probe_came_to() -> None:
-    found = calibrate(_SSE, _ScriptedClone(1.25))
-    assert (found.injection, found.probe, found.slowdown) == ("sse", _SSE.probe, 1.25)
-    assert found.amount == round(_SSE.probe * 0.05 / 0.25)
+def test_an_amount_is_half_of_one_for_twice_as_much() -> None:
+    clone = _ScriptedClone(1.3, 1.08)
+    found = calibrate(_SSE, clone)
+    assert clone.injected == [180, 60]  # 10 %, where 180 were 30; which then turned out to be 8
+    assert (found.injection, found.probe, found.slowdown) == ("sse", 60, 1.08)
+    assert found.amount == 37  # of 60, five eighths
 
 
 def test_a_probe_that_does_not_show_is_made_larger() -> None:
-    clone = _ScriptedClone(1.01, 1.1, 1.5)
-    assert calibrate(_SSE, clone).probe == _SSE.probe * 9
-    assert clone.injected == [_SSE.probe, _SSE.probe * 3, _SSE.probe * 9]
-    with pytest.raises(SystemExit, match=r"did not show \(1.000\)"):
-        calibrate(_SSE, _ScriptedClone(1.0, 1.0, 1.0, 1.0))
+    clone = _ScriptedClone(1.01, 1.1, 1.5, 1.1)
+    calibrate(_SSE, clone)
+    assert clone.injected[:3] == [_SSE.probe, _SSE.probe * 3, _SSE.probe * 9]
+    for slowdowns in ((1.0, 1.0, 1.0, 1.0), (1.3, 1.0)):
+        with pytest.raises(SystemExit, match=r"did not show \(1.000\)"):
+            calibrate(_SSE, _ScriptedClone(*slowdowns))
 
 
 def test_the_copy_differs_by_one_change_and_a_path_that_was_slowed_down_takes_longer(tmp_path: Path) -> None:
