@@ -7,20 +7,20 @@ import time
 from pathlib import Path
 
 from handler import __version__
-from handler.engine.snapshot import Snapshot
+from handler.engine.snapshot import QUANTISED_FILE, Snapshot
 from handler.requestlog.boot_record import BootRecord
 from handler.requestlog.record import new_id
 from handler.service import Service
 
 _COLD_SHARE = 0.5
-"""Of the weights: where more has come from the disk than this, most of them were not in memory yet."""
+"""Of the weights' size: a disk that had to give more than this, for whatever purpose, gave what a warm one need not."""
 
 
 def boot_record(service: Service, instance_id: str) -> BootRecord:
     """How the boot of a service went that has just ended."""
     timeline, engine = service.timeline, service.engine
     read_bytes = disk_read_bytes()
-    weights_bytes = _weights_bytes(engine.snapshot)
+    weights_bytes = _weights_bytes(engine.snapshot, None if engine.model is None else engine.model.info.quantization)
     started_s = time.time() - timeline.elapsed_s()
     return BootRecord(
         id=new_id(),
@@ -51,5 +51,8 @@ def disk_read_bytes() -> int | None:
     return int(counts["read_bytes"]) if "read_bytes" in counts else None
 
 
-def _weights_bytes(snapshot: Snapshot) -> int:
-    return sum(file.size_bytes for file in snapshot.manifest.files if file.name.endswith(".safetensors"))
+def _weights_bytes(snapshot: Snapshot, quantization: str | None) -> int:
+    """Of the form that was loaded, where the snapshot has two."""
+    sizes = {file.name: file.size_bytes for file in snapshot.manifest.files if file.name.endswith(".safetensors")}
+    quantised_bytes = sizes.pop(QUANTISED_FILE, None)
+    return quantised_bytes if quantised_bytes is not None and quantization == "int8" else sum(sizes.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from handler.admission import LARGE_BODY_BYTES
 from handler.body import read_body
-from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError
+from handler.errors import DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Delay, Departures, Interruption
@@ -21,11 +20,10 @@ from handler.occupancy import Stay
 from handler.outbox import PUSHER
 from handler.params import ParamsFactory
 from handler.rate_limits.allowance import Allowance
-from handler.reply import Heartbeat, PushedAnswer, Reply
+from handler.reply import Heartbeat, PushedAnswer, Reply, end_with
 from handler.service import Service
 from handler.trace import RequestTrace, header, trace_of
 
-_LAST_WORDS_S = 1.0
 _SMALL_BODY_BYTES = 1024
 """Up to here tokenizing holds the loop for part of a millisecond; a thread costs it 0.1 ms, and a wait in line."""
 _MANY_LOGPROBS = 256
@@ -60,28 +58,13 @@ class CompletionEndpoint(Generic[RequestT]):
             max_bytes = self._service.settings.max_body_bytes
             await self._answer(await read_body(scope, receive, max_bytes), trace, reply, interruption)
         except asyncio.CancelledError:
-            await self._fail(interruption.reason(), trace, reply)
+            await end_with(interruption.reason(), reply, trace)
         except PilotlightError as error:
-            await self._fail(error, trace, reply)
+            await end_with(error, reply, trace)
         finally:
             self._deadlines.end(interruption)
             self._departures.end(interruption)
             interruption.end()
-
-    async def _fail(self, error: PilotlightError, trace: RequestTrace, reply: Reply) -> None:
-        """Raise an error that still can become a response of its own, else end the stream with it.
-
-        A whole answer that was cut short cannot carry an error, nor can a stream whose start is stuck behind a client
-        that does not read: their connection is closed.
-        """
-        if not reply.has_started or isinstance(error, ClientDisconnectedError):
-            raise error
-        trace.fail(error)
-        if not reply.is_stream:
-            return
-        with contextlib.suppress(TimeoutError):  # a client that reads nothing does not read this either
-            async with asyncio.timeout(_LAST_WORDS_S):
-                await reply.fail(error)
 
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply, interruption: Interruption) -> None:
         service, form, size = self._service, self._format, len(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
@@ -11,10 +12,13 @@ from starlette.types import Send
 
 from handler.choice import Choice
 from handler.engine.events import TokenEvent
-from handler.errors import PilotlightError
+from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.formats.format import Answer
 from handler.http_errors import error_body
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
+from handler.trace import RequestTrace
+
+_LAST_WORDS_S = 1.0
 
 
 class Pusher(Protocol):
@@ -96,6 +100,22 @@ class Reply:
             self.has_started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             self.is_stream = True
+
+
+async def end_with(error: PilotlightError, reply: Reply, trace: RequestTrace) -> None:
+    """Raise an error that still can become a response of its own, else end the stream with it.
+
+    A whole answer that was cut short cannot carry an error, nor can a stream whose start is stuck behind a client
+    that does not read: their connection is closed.
+    """
+    if not reply.has_started or isinstance(error, ClientDisconnectedError):
+        raise error
+    trace.fail(error)
+    if not reply.is_stream:
+        return
+    with contextlib.suppress(TimeoutError):  # a client that reads nothing does not read this either
+        async with asyncio.timeout(_LAST_WORDS_S):
+            await reply.fail(error)
 
 
 class PushedAnswer:

@@ -27,7 +27,7 @@ from bench.rounds import Contender, run_rounds, show_progress
 from bench.tables import show
 from bench.workload import story_prompt
 from handler.cli.serve import ensure_snapshot
-from handler.engine.snapshot import EMBEDDED_MODEL, Snapshot
+from handler.engine.snapshot import EMBEDDED_MODEL, QUANTISED_FILE, Snapshot
 from handler.errors import ConfigurationError
 from handler.settings import Settings
 
@@ -99,7 +99,7 @@ def _nothing() -> None:
 def _weights(snapshot: Snapshot, settings: Settings) -> list[Path]:
     """Those that the function reads: of two forms of the same model the quantised one, unless that is not wanted."""
     files = sorted(snapshot.directory.glob("*.safetensors"))
-    quantised = [path for path in files if path.name == "int8.safetensors"]
+    quantised = [path for path in files if path.name == QUANTISED_FILE]
     plain = [path for path in files if path not in quantised]
     return quantised if quantised and settings.quantization in {"auto", "int8"} else plain
 

@@ -131,7 +131,7 @@ def _server(settings: Settings) -> str:
     names, shown = models_at(settings.engine_url, settings.engine_api_key), without_password(settings.engine_url)
     if settings.model_name not in names:
         raise ConfigurationError(
-            "MODEL_NAME", f"{settings.model_name!r} is not at {shown}, which has {', '.join(names)}"
+            "MODEL_NAME", f"{settings.model_name!r} is not at {shown}, which has {', '.join(names) or 'none'}"
         )
     return f"{shown} has {settings.model_name}"
 

@@ -1,4 +1,4 @@
-"""Imports torch without parts that serving does not use: a quarter of the time that importing it takes.
+"""Imports torch without parts that serving does not use: nearly a third of the time that importing it takes.
 
 They are put off until somebody asks for anything in one of them, or for all of them: `complete_torch` must come before
 code that is traced, compiled, or run on the meta device, for that relies on what importing them registers.

@@ -22,6 +22,8 @@ from handler.errors import CorruptSnapshotError, SnapshotNotFoundError
 EMBEDDED_MODEL = "smollm2-135m"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+QUANTISED_FILE = "int8.safetensors"
+"""The linear layers in 8 bits, beside the weights as they came."""
 
 # The hub's own rule: letters, digits, `-`, `_` and `.`, no `--` and no `..`, no `-` or `.` at either end.
 _HUB_NAME = r"(?![.-])(?!.*(?:--|\.\.))[\w.-]{1,96}(?<![.-])"

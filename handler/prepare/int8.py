@@ -9,8 +9,7 @@ import torch
 
 from handler.engine.config import ModelConfig, read_config
 from handler.engine.quantised import quantised_specs, quantised_tensors
-from handler.engine.snapshot import Snapshot, open_snapshot
-from handler.engine.weights.quantised import QUANTISED_FILE
+from handler.engine.snapshot import QUANTISED_FILE, Snapshot, open_snapshot
 from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import UnsupportedModelError
 from handler.prepare.manifest import describe_file, write_manifest

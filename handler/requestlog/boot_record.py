@@ -23,7 +23,7 @@ class BootRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         devices: that it booted on.
         ready_s: seconds from then until a token could be served; None where the boot failed.
         error: why it failed.
-        is_cold: whether most of the weights came from the disk; None where the kernel does not tell.
+        is_cold: whether the disk gave more than half as much as the weights have; None where the kernel does not tell.
         read_bytes: that the disk had to give until then, for whatever purpose; likewise.
         phases: in the order they began, in seconds since the start.
     """

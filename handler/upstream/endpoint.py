@@ -7,7 +7,6 @@ only.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
@@ -19,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 from handler.body import read_body
 from handler.demand import Demand
 from handler.errors import (
-    ClientDisconnectedError,
     EngineError,
     InvalidRequestError,
     PilotlightError,
@@ -27,14 +25,12 @@ from handler.errors import (
 )
 from handler.interruption import Deadlines, Departures, Interruption
 from handler.occupancy import Stay
-from handler.reply import Reply
+from handler.reply import Reply, end_with
 from handler.service import Service
 from handler.sse import DONE
 from handler.trace import RequestTrace, trace_of
 from handler.upstream.engine import RemoteEngine
 from handler.upstream.events import EventSplitter, Part, data_of, is_end, read_part, with_usage
-
-_LAST_WORDS_S = 1.0
 
 T = TypeVar("T")
 
@@ -68,21 +64,13 @@ class ForwardingEndpoint:
             self._departures.begin(interruption, loop)
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
-            await self._fail(interruption.reason(), trace, reply)
+            await end_with(interruption.reason(), reply, trace)
         except PilotlightError as error:
-            await self._fail(error, trace, reply)
+            await end_with(error, reply, trace)
         finally:
             self._deadlines.end(interruption)
             self._departures.end(interruption)
             interruption.end()
-
-    async def _fail(self, error: PilotlightError, trace: RequestTrace, reply: Reply) -> None:
-        if not reply.has_started or isinstance(error, ClientDisconnectedError):
-            raise error
-        trace.fail(error)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_S):
-                await reply.fail(error)
 
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply) -> None:
         fields = _fields(body)

@@ -11,7 +11,7 @@ _CHECKOUT = Path(__file__).parent.parent.parent
 
 app = modal.App("pilotlight")
 
-# The image that every platform gets. Modal runs its own entry point in it, as root, whatever the Dockerfile says.
+# The image that every platform gets, without its entry point: Modal brings its own.
 image = modal.Image.from_dockerfile(
     _CHECKOUT / "Dockerfile",
     context_dir=_CHECKOUT,
@@ -29,7 +29,7 @@ image = modal.Image.from_dockerfile(
     startup_timeout=900,  # a large model from a slow volume
     timeout=3600,  # longest request; a stream may be one
     secrets=[modal.Secret.from_name("pilotlight")],  # DATABASE_URL and API_KEYS
-    env={"MODEL_DEVICE": "cuda", "DRAIN_TIMEOUT": "20"},  # Modal kills 30 s after it says so
+    env={"MODEL_DEVICE": "cuda"},
     # What was imported before the snapshot is there after it: torch alone takes a second and a half.
     enable_memory_snapshot=True,
 )

@@ -9,8 +9,8 @@ import torch
 
 from handler.engine.config import read_config
 from handler.engine.quantised import quantised_specs, quantised_tensors
-from handler.engine.snapshot import Snapshot, find_snapshot, verify_checksums
-from handler.engine.weights.quantised import QUANTISED_FILE, read_quantised
+from handler.engine.snapshot import QUANTISED_FILE, Snapshot, find_snapshot, verify_checksums
+from handler.engine.weights.quantised import read_quantised
 from handler.engine.weights.safetensors import iter_tensors
 from handler.errors import CorruptSnapshotError, SnapshotError
 from handler.prepare.preparation import prepare

@@ -8,11 +8,10 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from handler.engine.snapshot import QUANTISED_FILE
 from handler.engine.weights.safetensors import DAMAGED, read_tensor
 from handler.engine.weights.specs import TensorSpec
 from handler.errors import CorruptSnapshotError
-
-QUANTISED_FILE = "int8.safetensors"
 
 
 def read_quantised(directory: Path, specs: Sequence[TensorSpec]) -> dict[str, Tensor] | None:

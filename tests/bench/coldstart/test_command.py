@@ -45,6 +45,16 @@ def test_starts_of_the_function_and_of_a_peer_beside_the_floor(
     assert [ratio.name for ratio in result.ratios] == ["first token, to the floor"]
 
 
+def test_a_function_that_ends_when_idle_is_started_for_whoever_connects(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert _run("--scale-to-zero", "--runs", "1", "--json") == 0
+    result = msgspec.json.decode(capfdbinary.readouterr().out, type=Result)
+    (measured,) = (each.metrics for each in result.rounds)
+    assert (measured["lost"], measured["starts"] in {2.0, 3.0}) == (0.0, True)
+    assert 0 < measured["warm_first_token_s"] < measured["cold_first_token_s"]
+
+
 def test_who_does_not_start_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     line = shlex.join([sys.executable, "-c", "raise SystemExit('no {port} today')"])
     assert _run("--runs", "1", "--only", "peer", "--peer-command", line) == 1
@@ -58,6 +68,7 @@ def test_who_does_not_start_is_a_failure(capsys: pytest.CaptureFixture[str]) -> 
         (("--only", "peer"), "nobody is left"),
         (("--transformers", "--peer-python", "/nowhere/python"), "--peer-python: /nowhere/python cannot be run"),
         (("--runs", "0"), "must be a whole number"),
+        (("--scale-to-zero", "--only", "floor"), "is of the function alone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
