@@ -71,6 +71,7 @@ class Proxy:
             writer.transport.abort()
 
     async def __aenter__(self) -> Proxy:
+        self._open = asyncio.Event()  # it belongs to the loop in which somebody waited for it first
         self._open.set()
         self._server = await asyncio.start_server(self._serve, sock=self._listener.dup())
         return self
