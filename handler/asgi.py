@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from handler.app import create_app
 from handler.boot import BootTimeline
-from handler.cli.serve import calm_collector, open_engine, open_log
+from handler.cli.serve import calm_collector, open_engine, open_log, pause_collector
 from handler.logs import configure_logging
 from handler.settings import Settings
 
@@ -25,6 +25,7 @@ def application() -> Starlette:
         ConfigurationError: a setting cannot work.
         SnapshotError: the model could not be prepared.
     """
+    pause_collector()
     timeline = BootTimeline()
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)

@@ -97,7 +97,7 @@ async def test_a_cold_start_from_the_first_request_to_the_last(
         ready, startup = await asyncio.gather(client.get("/ready"), client.get("/startup"))
         assert (ready.status_code, startup.status_code) == (200, 200)
         assert [phase["name"] for phase in startup.json()["phases"]] == [
-            "interpreter", "bind", "snapshot", "import_torch", "tokenizer", "weights", "kv_cache", "warm_up",
+            "interpreter", "bind", "snapshot", "tokenizer", "import_torch", "weights", "kv_cache", "warm_up",
         ]  # fmt: skip
         assert 0 < startup.json()["ready_s"] < 60
 

@@ -34,7 +34,13 @@ NEEDED = {
 NOT_FOR_SERVING = (
     *("transformers", "huggingface_hub", "gguf", "rich", "redis", "limits", "pydantic", "fastapi", "bench"),
     *("torch._dynamo", "torch._inductor", "torch._decomp", "torch._refs", "torch.distributed.tensor", "triton"),
-    *("torch.export.exported_program", "torch.distributions.normal"),
+    *(
+        "torch.export.exported_program",
+        "torch.distributions.normal",
+        "torch.ao.quantization",
+        "torch.nn.quantized.modules",
+    ),
+    *("torch.utils.data.dataloader", "torch.quantization.observer"),
 )
 
 

@@ -30,6 +30,7 @@ from handler.errors import EngineError, EngineLostError, PilotlightError
 if TYPE_CHECKING:
     from handler.engine.core import EngineCore
     from handler.engine.loaded import LoadedModel
+    from handler.engine.text import ModelText
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +45,22 @@ class Engine:
         options: device, precision and limits.
         timeline: receives the phases of the boot.
         num_threads: CPU threads to compute with, None leaves it to torch.
+        text: of the snapshot, where it has been read already.
     """
 
     def __init__(
-        self, snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline, num_threads: int | None = None
+        self,
+        snapshot: Snapshot,
+        options: EngineOptions,
+        timeline: BootTimeline,
+        num_threads: int | None = None,
+        text: ModelText | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._options = options
         self._timeline = timeline
         self._num_threads = num_threads
+        self._text = text
         self._inbox: queue.SimpleQueue[Callable[[EngineCore], None] | None] = queue.SimpleQueue()  # None: stop
         self._accepting = threading.Lock()  # a submission comes before the failure that answers it, or is refused
         self._listeners = Listeners()
@@ -197,7 +205,7 @@ class Engine:
             from handler.engine.devices import enter_device  # noqa: PLC0415
             from handler.engine.loading import load_core  # noqa: PLC0415  (torch takes longer than binding the port)
         enter_device(self._options.device, self._num_threads)
-        core = load_core(self._snapshot, self._options, self._timeline)
+        core = load_core(self._snapshot, self._options, self._timeline, self._text)
         self._model = core.model
         self.stats = core.stats()
         self._pulse.beat()

@@ -12,11 +12,9 @@ from handler.engine.architecture import open_architecture
 from handler.engine.backend import BackendBuilder
 from handler.engine.block_tables import BlockTables
 from handler.engine.blocks import BlockPool
-from handler.engine.chat_template import read_chat_template
 from handler.engine.config import ModelShape
 from handler.engine.core import EngineCore
 from handler.engine.drafting import Drafter
-from handler.engine.generation_config import read_generation_defaults
 from handler.engine.grammar import GrammarCompiler
 from handler.engine.loaded import LoadedModel
 from handler.engine.options import EngineOptions
@@ -26,12 +24,20 @@ from handler.engine.sampling_params import SamplingParams
 from handler.engine.scheduler import Scheduler
 from handler.engine.snapshot import Snapshot
 from handler.engine.status import ModelInfo
-from handler.engine.tokenizer import Tokenizer
+from handler.engine.text import ModelText, read_text
 from handler.errors import ConfigurationError
 
 
-def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline) -> EngineCore:
+def load_core(
+    snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline, text: ModelText | None = None
+) -> EngineCore:
     """Load the model and allocate everything for serving it.
+
+    Args:
+        snapshot: the model.
+        options: device, precision and limits.
+        timeline: receives the phases.
+        text: of the snapshot, where it has been read already.
 
     Raises:
         ConfigurationError: a setting asks for what this machine or this model does not have.
@@ -41,11 +47,11 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
     config = architecture.shape
     precision = resolve_precision(options, can_quantise=architecture.can_quantise, has_kernels=architecture.has_kernels)
     max_model_len = _max_model_len(config, options)
-    with timeline.phase("tokenizer"):
-        tokenizer = Tokenizer(snapshot.directory)
-        chat_template = read_chat_template(snapshot.directory)
-        defaults = read_generation_defaults(snapshot.directory)
-    sampler = Sampler(config.vocab_size, defaults.end_token_ids, precision.device)
+    if text is None:
+        with timeline.phase("tokenizer"):
+            text = read_text(snapshot.directory)
+    end_token_ids = text.defaults.end_token_ids
+    sampler = Sampler(config.vocab_size, end_token_ids, precision.device)
     backend = BackendBuilder(
         directory=snapshot.directory,
         architecture=architecture,
@@ -83,11 +89,11 @@ def load_core(snapshot: Snapshot, options: EngineOptions, timeline: BootTimeline
                 kv_cache_tokens=(backend.num_blocks - 1) * backend.block_size,
                 kv_cache_dtype=_name(backend.kv_cache_dtype),
             ),
-            tokenizer=tokenizer,
-            chat_template=chat_template,
-            defaults=defaults,
+            tokenizer=text.tokenizer,
+            chat_template=text.chat_template,
+            defaults=text.defaults,
             grammars=GrammarCompiler(
-                tokenizer, snapshot.directory / "tokenizer.json", defaults.end_token_ids, config.vocab_size
+                text.tokenizer, snapshot.directory / "tokenizer.json", end_token_ids, config.vocab_size
             ),
         ),
     )

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -21,6 +22,7 @@ from handler.boot import BootTimeline
 from handler.engine.devices import Placement, place_engines
 from handler.engine.engine import Engine
 from handler.engine.events import OnEvent, TokenEvent
+from handler.engine.lean_torch import begin_to_load_libraries
 from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.loaded import LoadedModel
 from handler.engine.options import EngineOptions
@@ -30,7 +32,25 @@ from handler.engine.snapshot import Snapshot
 from handler.engine.status import DeviceStatus, EngineState, EngineStats
 from handler.errors import EngineError, EngineLostError, PilotlightError
 
+if TYPE_CHECKING:
+    from handler.engine.text import ModelText
+
 logger = logging.getLogger(__name__)
+
+
+class EngineType(Protocol):
+    """What makes the engine of one device, as `Engine` itself does."""
+
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        options: EngineOptions,
+        timeline: BootTimeline,
+        num_threads: int | None,
+        text: ModelText | None,
+    ) -> Engine:
+        """Make it; it is started later."""
+        ...
 
 
 class EnginePool:
@@ -50,7 +70,7 @@ class EnginePool:
         options: EngineOptions,
         timeline: BootTimeline,
         place: Callable[[EngineOptions], list[Placement]] = place_engines,
-        engine_type: Callable[[Snapshot, EngineOptions, BootTimeline, int | None], Engine] = Engine,
+        engine_type: EngineType = Engine,
     ) -> None:
         self._snapshot = snapshot
         self._options = options
@@ -164,12 +184,18 @@ class EnginePool:
 
     def _boot(self, post: Post, on_boot: OnBoot) -> None:
         try:
+            with self._timeline.process_phase("tokenizer"):
+                from handler.engine.text import read_text  # noqa: PLC0415  (nothing of it is needed to listen)
+
+                libraries = begin_to_load_libraries()
+                text = read_text(self._snapshot.directory)
             with self._timeline.process_phase("import_torch"):
+                libraries.join()
                 placements = self._place(self._options)
         except Exception as error:
             if not isinstance(error, PilotlightError):
-                logger.exception("the devices could not be found")
-                error = EngineError(f"the devices could not be found: {error}")
+                logger.exception("the engines could not be placed")
+                error = EngineError(f"the engines could not be placed: {error}")
             self._has_failed = True
             post(partial(on_boot, error))
             return
@@ -177,14 +203,14 @@ class EnginePool:
             if self._is_stopping:
                 return
             self._router = Router(len(placements), self._options.max_batch_size)
-            self._engines = [self._engine(placement, is_alone=len(placements) == 1) for placement in placements]
+            self._engines = [self._engine(placement, text, is_alone=len(placements) == 1) for placement in placements]
             for engine in self._engines:
                 engine.start(post, partial(self._on_engine_boot, engine, on_boot))
 
-    def _engine(self, placement: Placement, *, is_alone: bool) -> Engine:
+    def _engine(self, placement: Placement, text: ModelText, *, is_alone: bool) -> Engine:
         options = msgspec.structs.replace(self._options, device=placement.device)
         timeline = self._timeline if is_alone else self._timeline.for_device(placement.device)
-        return self._engine_type(self._snapshot, options, timeline, placement.num_threads)
+        return self._engine_type(self._snapshot, options, timeline, placement.num_threads, text)
 
     def _on_engine_boot(self, engine: Engine, on_boot: OnBoot, error: PilotlightError | None) -> None:
         """One engine's boot has ended. Runs where `post` runs functions, so never twice at a time."""

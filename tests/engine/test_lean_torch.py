@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,8 @@ import sys
 from handler.engine.lean_torch import complete_torch, import_torch
 import_torch()
 import torch
-assert {"torch._decomp", "torch.export.exported_program", "torch.distributions.normal"}.isdisjoint(sys.modules)
+put_off = {"torch._decomp", "torch.export.exported_program", "torch.distributions.normal", "torch.ao.quantization"}
+assert put_off.isdisjoint(sys.modules)
 """
 
 
@@ -48,6 +51,11 @@ print(torch._meta_registrations is sys.modules["torch._meta_registrations"])
         "found = torch.distributions.Normal",
         "found = torch.export.export",
         "import torch.export.exported_program; found = torch.export.ExportedProgram",
+        "found = torch.utils.data.DataLoader",
+        "from torch.utils.data import DataLoader as found",
+        "found = torch.ao.quantization.get_default_qconfig",
+        "found = torch.nn.quantized.Linear",
+        "import torch.nn.quantized.dynamic; found = torch.nn.quantized.dynamic.Linear",
     ],
 )
 def test_whoever_asks_for_a_name_in_it_gets_it(code: str) -> None:
@@ -81,3 +89,37 @@ print({{name for name in set(sys.modules) - known if name.startswith("torch")}})
 
 def test_weights_that_are_quantised_at_the_start_are() -> None:
     assert run("from handler.engine.rotation import Rotation\nprint(Rotation(64).size)") == "64\n"
+
+
+LIBRARIES = """
+import sys, threading
+from pathlib import Path
+from handler.engine.lean_torch import begin_to_load_libraries, import_torch
+
+def is_loaded():
+    return "libtorch_cpu.so" in Path("/proc/self/maps").read_text()
+
+thread, num_looks = begin_to_load_libraries(), 0
+while thread.is_alive():
+    num_looks += 1
+"""
+
+
+def test_libraries_are_loaded_while_others_get_on() -> None:
+    code = """
+assert is_loaded() and "torch" not in sys.modules
+import_torch()
+import torch
+print(num_looks > 1000, torch.ones(2).sum().item())
+"""
+    done = subprocess.run([sys.executable, "-c", LIBRARIES + code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True 2.0\n"
+
+
+def test_where_there_is_no_torch_no_library_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    environ = os.environ | {"PYTHONPATH": str(tmp_path)}
+    code = LIBRARIES + "print(is_loaded())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from handler.engine.router import PREFIX_TOKENS
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
 from handler.engine.status import DeviceStatus, EngineState, EngineStats
+from handler.engine.text import ModelText
 from handler.errors import ConfigurationError, EngineError, EngineLostError, PilotlightError
 from tests.engine.running import generate, greedy
 from tests.tiny_models import make_model
@@ -101,11 +102,11 @@ def test_a_pool_boots_every_device_and_says_so_once(consumer: Consumer) -> None:
 
 def test_each_device_has_its_phases_after_those_of_the_process(consumer: Consumer) -> None:
     phases = [(phase.device, phase.name) for phase in consumer.timeline.phases]
-    assert phases[:2] == [(None, "interpreter"), (None, "import_torch")]
+    assert phases[:3] == [(None, "interpreter"), (None, "tokenizer"), (None, "import_torch")]
     for device in ("cpu:0", "cpu:1"):
         names = [name for of, name in phases if of == device]
-        assert names == ["tokenizer", "weights", "kv_cache", "warm_up"]
-    assert len(phases) == 10
+        assert names == ["weights", "kv_cache", "warm_up"]
+    assert len(phases) == 9
     assert consumer.timeline.ready_s is not None
 
 
@@ -188,7 +189,7 @@ def test_devices_that_cannot_be_found_fail_the_boot(
     [told] = boot
     assert str(error) in str(told)
     assert isinstance(told, ConfigurationError if isinstance(error, ConfigurationError) else EngineError)
-    assert ("could not be found" in caplog.text) == isinstance(error, ImportError)
+    assert ("could not be placed" in caplog.text) == isinstance(error, ImportError)
     assert pool.state is EngineState.FAILED
     assert not pool.is_alive
     assert pool.stop(WAIT_S)
@@ -261,7 +262,10 @@ def test_sums_have_every_field() -> None:
 class FakeEngine:
     """An engine whose life the test decides."""
 
-    def __init__(self, _: Snapshot, options: EngineOptions, timeline: BootTimeline, num_threads: int | None) -> None:
+    def __init__(
+        self, _: Snapshot, options: EngineOptions, timeline: BootTimeline, num_threads: int | None, text: ModelText
+    ) -> None:
+        self.text = text
         self.device = options.device
         self.state = EngineState.BOOTING
         self.stats = EngineStats()
@@ -307,11 +311,12 @@ class FakeEngine:
         return self.ends_in_time
 
 
-def fake_pool(num_engines: int, max_batch_size: int = 3) -> tuple[EnginePool, list[FakeEngine], list[Any]]:
+def fake_pool(
+    tiny_snapshot: TinySnapshot, num_engines: int, max_batch_size: int = 3
+) -> tuple[EnginePool, list[FakeEngine], list[Any]]:
     """A started pool, its engines, and what it says of its boot."""
-    nothing: Any = None
     pool = EnginePool(
-        nothing,
+        tiny_snapshot("llama"),
         EngineOptions(max_batch_size=max_batch_size),
         BootTimeline(),
         lambda _: [Placement(f"cuda:{index}") for index in range(num_engines)],
@@ -325,9 +330,10 @@ def fake_pool(num_engines: int, max_batch_size: int = 3) -> tuple[EnginePool, li
     return pool, engines, boot
 
 
-def test_the_first_device_that_is_ready_serves_at_once() -> None:
-    pool, engines, boot = fake_pool(3)
+def test_the_first_device_that_is_ready_serves_at_once(tiny_snapshot: TinySnapshot) -> None:
+    pool, engines, boot = fake_pool(tiny_snapshot, 3)
     assert (pool.state, boot) == (EngineState.BOOTING, [])
+    assert all(engine.text is engines[0].text for engine in engines)
     with pytest.raises(EngineError, match="no engine is ready"):
         pool.submit([1], greedy(1), lambda _: None)
     engines[1].boot()
@@ -342,16 +348,16 @@ def test_the_first_device_that_is_ready_serves_at_once() -> None:
     assert len(engines[0].sequences) == 1
 
 
-def test_a_boot_has_failed_with_its_last_device() -> None:
-    pool, engines, boot = fake_pool(2)
+def test_a_boot_has_failed_with_its_last_device(tiny_snapshot: TinySnapshot) -> None:
+    pool, engines, boot = fake_pool(tiny_snapshot, 2)
     engines[1].boot(EngineError("first"))
     assert (pool.state, boot, pool.is_alive) == (EngineState.BOOTING, [], True)
     engines[0].boot(EngineError("last"))
     assert (pool.state, [str(error) for error in boot], pool.is_alive) == (EngineState.FAILED, ["last"], False)
 
 
-def test_one_engine_that_is_gone_is_enough_to_be_unhealthy() -> None:
-    pool, engines, _ = fake_pool(2)
+def test_one_engine_that_is_gone_is_enough_to_be_unhealthy(tiny_snapshot: TinySnapshot) -> None:
+    pool, engines, _ = fake_pool(tiny_snapshot, 2)
     for engine in engines:
         engine.boot()
     assert pool.is_alive
@@ -359,8 +365,10 @@ def test_one_engine_that_is_gone_is_enough_to_be_unhealthy() -> None:
     assert not pool.is_alive
 
 
-def test_an_engine_that_fails_between_choice_and_submission_keeps_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, engines, _ = fake_pool(1)
+def test_an_engine_that_fails_between_choice_and_submission_keeps_no_load(
+    tiny_snapshot: TinySnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, engines, _ = fake_pool(tiny_snapshot, 1)
     engines[0].boot()
 
     def refuse(*_: object) -> Handle:
@@ -372,8 +380,8 @@ def test_an_engine_that_fails_between_choice_and_submission_keeps_no_load(monkey
     assert pool._router.loads == (0,)
 
 
-def test_all_engines_stop_within_one_deadline() -> None:
-    pool, engines, _ = fake_pool(3)
+def test_all_engines_stop_within_one_deadline(tiny_snapshot: TinySnapshot) -> None:
+    pool, engines, _ = fake_pool(tiny_snapshot, 3)
     assert pool.stop(5.0)
     for engine in engines:
         told, waited = engine.stops
@@ -386,9 +394,11 @@ def test_all_engines_stop_within_one_deadline() -> None:
 class Serving(RuleBasedStateMachine):
     """Sequences come and go, engines boot and break: what the pool counts is what is there."""
 
+    tiny_snapshot: ClassVar[TinySnapshot]
+
     def __init__(self) -> None:
         super().__init__()
-        self.pool, self.engines, self.boot = fake_pool(3)
+        self.pool, self.engines, self.boot = fake_pool(self.tiny_snapshot, 3)
         self.handles: list[Handle] = []
         self.ends: dict[int, list[TokenEvent]] = {}
 
@@ -451,5 +461,11 @@ class Serving(RuleBasedStateMachine):
         assert self.boot or not is_over
 
 
-TestServing = Serving.TestCase
-TestServing.settings = settings(max_examples=60, stateful_step_count=40)
+@pytest.mark.usefixtures("_snapshot_of_serving")
+class TestServing(Serving.TestCase):  # type: ignore[misc, name-defined]
+    settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@pytest.fixture(scope="module")
+def _snapshot_of_serving(tiny_snapshot: TinySnapshot) -> None:
+    Serving.tiny_snapshot = staticmethod(tiny_snapshot)
