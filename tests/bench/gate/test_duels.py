@@ -36,7 +36,14 @@ def test_neighbours_are_set_in_ratios_whatever_the_machine_does() -> None:
     turns = Pair([1.0, 2.0, 10.0], [1.1, 2.2, 11.0])
     assert neighbours(turns) == Pair(2.0, pytest.approx(2.2))
     # One turn in which the machine did something else.
-    assert neighbours(Pair([1.0, 1.0, 1.0], [1.1, 50.0, 1.1])) == Pair(1.0, pytest.approx(1.1))
+    assert neighbours(Pair([1.0] * 5, [1.1, 1.1, 1.1, 1.1, 50.0])) == Pair(1.0, pytest.approx(1.1))
+    assert neighbours(Pair([1.0], [1.1])) == Pair(1.0, pytest.approx(1.1))
+
+
+@pytest.mark.parametrize("turns", [4, 5])
+def test_who_comes_after_the_other_pays_for_it_and_neither_side_looks_slower(turns: int) -> None:
+    base, head = ([1.0 + 0.2 * (turn % 2 == side) for turn in range(turns)] for side in (0, 1))
+    assert neighbours(Pair(base, head)).head / neighbours(Pair(base, head)).base == pytest.approx(1.0)
 
 
 def test_a_head_whose_requests_cost_more_shows_it_and_its_streams_do_not(tmp_path: Path) -> None:
