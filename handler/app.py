@@ -93,7 +93,13 @@ def create_app(
     # every message of every response.
     app.middleware_stack = TracingMiddleware(
         _with_cors(
-            DirectPaths(app.build_middleware_stack(), endpoints=direct, authenticator=authenticator, on_error=on_error),
+            DirectPaths(
+                app.build_middleware_stack(),
+                endpoints=direct,
+                authenticator=authenticator,
+                on_error=on_error,
+                server=service.admission,
+            ),
             settings,
         ),
         metrics=metrics,

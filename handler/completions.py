@@ -49,7 +49,7 @@ class CompletionEndpoint(Generic[RequestT]):
         trace = trace_of(scope)
         loop = self._service.loop
         reply = Reply(send, loop, scope.get("extensions", {}).get(PUSHER))
-        interruption = Interruption(loop, receive)
+        interruption = Interruption(loop, receive, self._service.admission)
         self._deadlines.begin(interruption, loop)
         try:
             if self._service.admission.is_contended:

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketClose
 
 from handler.auth import Authenticator
 from handler.errors import ClientDisconnectedError, PilotlightError, StoppingError
+from handler.interruption import MayStop, given_up
 from handler.trace import trace_of
 
 
@@ -30,6 +31,7 @@ class DirectPaths:
         endpoints: by path.
         authenticator: knows the keys.
         on_error: makes the response of an error, where none has begun.
+        server: that answers.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class DirectPaths:
         endpoints: Mapping[str, ASGIApp],
         authenticator: Authenticator,
         on_error: Callable[[Request, Exception], Awaitable[Response]],
+        server: MayStop,
     ) -> None:
         self._app = app
         self._endpoints = endpoints
         self._authenticator = authenticator
         self._on_error = on_error
+        self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on. A defect is answered and raised, as Starlette does it, for the server to report."""
@@ -59,7 +63,9 @@ class DirectPaths:
             await endpoint(scope, receive, send)
         except ClientDisconnectedError:
             raise
-        except asyncio.CancelledError:  # the server's end, before the request's body was complete
+        except asyncio.CancelledError:  # before the request's body was complete
+            if not self._server.is_stopping:
+                raise given_up() from None
             if trace_of(scope).http_status is not None:
                 raise
             stopping = StoppingError("The server stopped before the request was complete", 1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from starlette.types import Receive
 
@@ -19,22 +19,33 @@ _UNWATCHED_S = 0.01
 WaiterT = TypeVar("WaiterT")
 
 
+class MayStop(Protocol):
+    """What knows whether the server is stopping, as `Admission` does."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nobody enters any more."""
+        ...
+
+
 class Interruption:
     """Belongs to the task that made it, which catches the cancellation and asks for the reason.
 
     Args:
         loop: the one that runs.
         receive: of the request, where its client is to be watched.
+        server: that answers it.
     """
 
-    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_task", "_watcher")
+    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_server", "_task", "_watcher")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, server: MayStop) -> None:
         task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._loop = loop
         self._receive = receive
+        self._server = server
         self._reason: PilotlightError | None = None
         self._is_over = False
         self._watcher: asyncio.Task[None] | None = None
@@ -57,10 +68,16 @@ class Interruption:
             self._watcher = None  # its cancellation refers to this object: a cycle
 
     def reason(self) -> PilotlightError:
-        """Why the task was cancelled; what nobody here asked for is the server's end (DRAIN_TIMEOUT ran out)."""
-        if self._reason is None or self._task.uncancel() > 0:
+        """Why the task was cancelled.
+
+        What nobody here asked for is the server's end (DRAIN_TIMEOUT ran out), or, in somebody else's server, that it
+        noticed itself that the client has left: Ray Serve's cancels the task then.
+        """
+        if self._reason is not None and not self._task.uncancel():
+            return self._reason
+        if self._server.is_stopping:
             return StoppingError("The server stopped before the answer was complete")
-        return self._reason
+        return given_up()
 
     async def _interrupt_on_disconnect(self) -> None:
         """Ends by itself once the response is complete: ASGI then gives `http.disconnect` to whoever asks."""
@@ -121,15 +138,20 @@ class Departures(Delay[Interruption]):
         super().__init__(_UNWATCHED_S, Interruption.watch)
 
 
+def given_up() -> ClientDisconnectedError:
+    """Why a task was cancelled by a server that goes on."""
+    return ClientDisconnectedError("the server gave the request up, as some do when a client leaves")
+
+
 @contextlib.asynccontextmanager
-async def interruptible(receive: Receive, deadlines: Deadlines) -> AsyncIterator[None]:
+async def interruptible(receive: Receive, deadlines: Deadlines, server: MayStop) -> AsyncIterator[None]:
     """Cancel the body when the client leaves, or the time that begins now is over.
 
     Raises:
         ClientDisconnectedError, DeadlineExceededError, StoppingError: in place of the cancellation.
     """
     loop = asyncio.get_running_loop()
-    interruption = Interruption(loop, receive)
+    interruption = Interruption(loop, receive, server)
     deadlines.begin(interruption, loop)
     interruption.watch()
     try:

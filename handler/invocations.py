@@ -47,7 +47,7 @@ class InvocationsEndpoint:
             del body, fields  # nothing of their size is kept while the request waits
             await endpoint(scope, receive, send)
             return
-        async with interruptible(receive, self._deadlines):
+        async with interruptible(receive, self._deadlines, self._service.admission):
             answer = encode_json(await self._predict(await self._decoded(_decode_predictions, body), scope))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

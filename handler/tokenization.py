@@ -59,7 +59,7 @@ class TokenizationEndpoint(Generic[RequestT]):
         """Answer one request."""
         service = self._service
         body = await read_body_in_time(scope, receive, service.settings)
-        async with interruptible(receive, self._deadlines):
+        async with interruptible(receive, self._deadlines, service.admission):
             with service.admission.beside():
                 answer = await self._answer(body, trace_of(scope))
         await Response(encode_json(answer), media_type="application/json")(scope, receive, send)

@@ -152,6 +152,7 @@ async def test_a_drain_that_takes_too_long_is_said_to_the_client(
             await exchange.sent(3)
         else:
             await until(lambda: is_running(application), "the sequence runs")
+        application.service.admission.is_stopping = True
         exchange.task.cancel()
         await exchange.done()
         await application.idle()
@@ -162,6 +163,24 @@ async def test_a_drain_that_takes_too_long_is_said_to_the_client(
         record = only(application.records())
         assert record.status is (Status.ERROR if stream else Status.REJECTED)
         assert record.error_type == "StoppingError"
+
+
+@pytest.mark.parametrize("sent_messages", [0, 3])
+async def test_what_a_server_gives_up_and_goes_on_was_left_by_its_client(
+    sent_messages: int, tiny_served: Snapshot, tmp_path: Path
+) -> None:
+    """What Ray Serve does when a client leaves: it cancels the task."""
+    async with Application(tiny_served, tmp_path) as application:
+        exchange = Exchange(application, PATH, asking(tiny_served, stream=True))
+        if sent_messages:
+            await exchange.sent(sent_messages)
+        else:
+            await until(lambda: is_running(application), "the sequence runs")
+        exchange.task.cancel()
+        await exchange.done()
+        await application.idle()
+        record = only(application.records())
+        assert (record.status, record.error_type) == (Status.CANCELLED, "ClientDisconnectedError")
 
 
 class BrokenEngine(Engine):

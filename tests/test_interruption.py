@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import pytest
 from starlette.types import Message, Receive
 
-from handler.errors import ClientDisconnectedError
+from handler.errors import ClientDisconnectedError, PilotlightError, StoppingError
 from handler.interruption import Delay, Departures, Interruption
 from tests.server import DEADLINE_S
+
+
+class Server(NamedTuple):
+    is_stopping: bool = False
 
 
 async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -> None:
@@ -36,7 +41,7 @@ async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
         return {"type": "http.disconnect"}
 
     loop = asyncio.get_running_loop()
-    departures, interruption = Departures(), Interruption(loop, receive)
+    departures, interruption = Departures(), Interruption(loop, receive, Server())
     departures.begin(interruption, loop)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.Event().wait()
@@ -54,7 +59,7 @@ async def test_a_request_that_is_over_soon_is_not_watched() -> None:
         return {"type": "http.disconnect"}
 
     loop = asyncio.get_running_loop()
-    departures, brief = Departures(), Interruption(loop, receive)
+    departures, brief = Departures(), Interruption(loop, receive, Server())
     departures.begin(brief, loop)
     departures.end(brief)
     brief.end()
@@ -65,7 +70,7 @@ async def test_a_request_that_is_over_soon_is_not_watched() -> None:
 
 async def _interrupted(departures: Departures, receive: Receive) -> None:
     loop = asyncio.get_running_loop()
-    departures.begin(Interruption(loop, receive), loop)
+    departures.begin(Interruption(loop, receive, Server()), loop)
     await asyncio.Event().wait()
 
 
@@ -79,9 +84,30 @@ async def test_nobody_watches_a_request_that_is_over() -> None:
             ended.set()
         raise AssertionError("never set")
 
-    interruption = Interruption(asyncio.get_running_loop(), receive)
+    interruption = Interruption(asyncio.get_running_loop(), receive, Server())
     interruption.watch()
     await asyncio.sleep(0)
     interruption.end()
     async with asyncio.timeout(DEADLINE_S):
         await ended.wait()
+
+
+@pytest.mark.parametrize(("is_stopping", "expected"), [(False, ClientDisconnectedError), (True, StoppingError)])
+async def test_who_is_cancelled_by_the_server_was_left_by_the_client_unless_the_server_stops(
+    is_stopping: bool, expected: type[PilotlightError]
+) -> None:
+    async def receive() -> Message:
+        raise AssertionError("nobody watches")
+
+    async def answer() -> PilotlightError:
+        interruption = Interruption(asyncio.get_running_loop(), receive, Server(is_stopping))
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return interruption.reason()
+        raise AssertionError("never set")
+
+    task = asyncio.create_task(answer())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert isinstance(await task, expected)

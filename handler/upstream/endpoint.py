@@ -57,7 +57,7 @@ class ForwardingEndpoint:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
         trace, loop = trace_of(scope), self._service.loop
         reply = Reply(send, loop, None)
-        interruption = Interruption(loop, receive)
+        interruption = Interruption(loop, receive, self._service.admission)
         self._deadlines.begin(interruption, loop)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
