@@ -43,10 +43,12 @@ litellm: $(VENV)/.dev  ## LiteLLM's client against the server, from a venv of it
 	$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/litellm.txt
 	LITELLM_PYTHON=$(VENV)/litellm/bin/python $(BIN)/pytest tests/clients/test_litellm.py
 
-platforms: $(VENV)/.dev  ## what runs under the SDKs of RunPod and Modal, from venvs of their own (500 MB)
-	for sdk in runpod modal; do $(PYTHON) -m venv $(VENV)/$$sdk; \
+platforms: $(VENV)/.dev $(VENV)/.tools  ## what runs under RunPod's and Modal's SDKs and on Ray, from venvs of their own (3 GB)
+	for sdk in runpod modal ray; do $(PYTHON) -m venv $(VENV)/$$sdk; \
 		$(VENV)/$$sdk/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/$$sdk/requirements.txt || exit 1; done
-	RUNPOD_PYTHON=$(VENV)/runpod/bin/python MODAL_PYTHON=$(VENV)/modal/bin/python $(BIN)/pytest tests/infra/test_runpod.py tests/infra/test_modal.py
+	$(VENV)/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[embedded]'
+	RUNPOD_PYTHON=$(VENV)/runpod/bin/python MODAL_PYTHON=$(VENV)/modal/bin/python RAY_PYTHON=$(VENV)/ray/bin/python \
+		$(BIN)/pytest tests/infra/test_runpod.py tests/infra/test_modal.py tests/infra/test_ray.py
 
 otava: $(VENV)/.otava  ## Apache Otava, which looks for change points in main's history, in a venv of its own
 

@@ -61,8 +61,9 @@ def test_the_rules_tests_notice_an_alert_that_never_goes_off(name: str, tmp_path
 
 @needs_prometheus
 def test_the_configuration_is_one_that_prometheus_takes() -> None:
-    done = promtool("check", "config", str(INFRA / "prometheus" / "prometheus.yml"))
-    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("prometheus", "ray"):
+        done = promtool("check", "config", "--syntax-only", str(INFRA / name / "prometheus.yml"))
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_is_what_its_program_writes() -> None:
@@ -86,18 +87,12 @@ def queries() -> dict[str, str]:
 
 
 @contextmanager
-def running_prometheus(directory: Path, target: str, key: str) -> Iterator[str]:
-    """One that scrapes the target each second and knows the rules; its address."""
+def running_prometheus(directory: Path, scrape: dict[str, Any]) -> Iterator[str]:
+    """One that scrapes each second and knows the rules; its address."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [
-            {
-                "job_name": "pilotlight",
-                "authorization": {"credentials": key},
-                "static_configs": [{"targets": [target.removeprefix("http://")]}],
-            }
-        ],
+        "scrape_configs": [scrape],
     }
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"
@@ -153,7 +148,14 @@ async def test_every_panel_has_data_and_every_rule_is_evaluated(
     (tmp_path / "prometheus").mkdir()
     with (
         logged_process(postgres_server, TEST_HOME, tmp_path / "spool", {}) as server,
-        running_prometheus(tmp_path / "prometheus", server.address, server.key) as address,
+        running_prometheus(
+            tmp_path / "prometheus",
+            {
+                "job_name": "pilotlight",
+                "authorization": {"credentials": server.key},
+                "static_configs": [{"targets": [server.address.removeprefix("http://")]}],
+            },
+        ) as address,
     ):
         async with under_load(server), httpx.AsyncClient(base_url=address, timeout=DEADLINE_S) as client:
 
