@@ -30,7 +30,7 @@ from handler.service import Service
 from handler.sse import DONE
 from handler.trace import RequestTrace, trace_of
 from handler.upstream.engine import RemoteEngine
-from handler.upstream.events import EventSplitter, Part, data_of, is_end, read_part, with_usage
+from handler.upstream.events import Completion, EventSplitter, Part, data_of, is_end, read_part, with_usage
 
 T = TypeVar("T")
 
@@ -121,12 +121,16 @@ class ForwardingEndpoint:
             if part is not None:
                 trace.first_token_s = time.monotonic()
                 self._note(part, trace)
+                completion = Completion()
+                completion.add(part)
+                self._note_completion(completion, trace)
             await reply.whole(whole)
 
     async def _stream(
         self, response: httpx.Response, trace: RequestTrace, reply: Reply, stay: Stay, *, hides_usage: bool
     ) -> None:
-        splitter, ended, last_s = EventSplitter(), False, None
+        splitter, completion, ended, last_s = EventSplitter(), Completion(), False, None
+        keeps_text = self._service.settings.log_prompts
         async for data in self._pieces(response, reply):
             frames = []
             for event in splitter.push(data):
@@ -139,6 +143,8 @@ class ForwardingEndpoint:
                     if part.has_text:
                         last_s = self._note_token(trace, stay, last_s)
                     self._note(part, trace)
+                    if keeps_text:
+                        completion.add(part)
                     ended = ended or part.is_last
                     if hides_usage and part.is_usage_alone:
                         continue
@@ -147,6 +153,7 @@ class ForwardingEndpoint:
                 await reply.stream(b"".join(frames))
         if not ended:
             raise UpstreamError("The model's server ended its answer before it was complete")
+        self._note_completion(completion, trace)
         await reply.stream(DONE if self._usage_on_request else b"", last=True)
 
     async def _pieces(self, response: httpx.Response, reply: Reply) -> AsyncIterator[bytes]:
@@ -186,6 +193,10 @@ class ForwardingEndpoint:
             self._service.metrics.count_tokens(usage.of_completion - (trace.completion_tokens or 0))
             trace.prompt_tokens, trace.completion_tokens = usage.of_prompt, usage.of_completion
             trace.cached_tokens = usage.of_cache
+
+    def _note_completion(self, completion: Completion, trace: RequestTrace) -> None:
+        if self._service.settings.log_prompts:
+            trace.completion = completion.text()
 
 
 def _note_start(stay: Stay, trace: RequestTrace) -> None:

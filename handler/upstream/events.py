@@ -1,8 +1,8 @@
 """A stream of server-sent events on its way through: where each ends, and what it says of tokens. Pure.
 
-Events pass as they are. Only what the log and the metrics need is read: usage, finish reasons, and whether there is
-text. `stream_options.include_usage` is asked for on behalf of the log; the event that answers it goes no further where
-the client had not asked.
+Events pass as they are. Only what the log and the metrics need is read: usage, finish reasons, and what was generated.
+`stream_options.include_usage` is asked for on behalf of the log; the event that answers it goes no further where the
+client had not asked.
 """
 
 from __future__ import annotations
@@ -50,9 +50,26 @@ class Usage(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int = 0
     finish_reason: str | None = None
     text: str | None = None
     delta: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
+
+    @property
+    def content(self) -> str:
+        """The text in it, however it is called there."""
+        content = self.text or (self.delta or self.message or {}).get("content")
+        return content if isinstance(content, str) else ""
+
+
+class _Content(msgspec.Struct):
+    text: str | None = None
+
+
+class _Item(msgspec.Struct):
+    type: str | None = None
+    content: list[_Content] = []
 
 
 class _Response(msgspec.Struct):
@@ -67,6 +84,7 @@ class Part(msgspec.Struct):
     type: str | None = None
     delta: Any = None
     response: _Response | None = None
+    output: Any = None
 
     @property
     def tokens(self) -> Usage | None:
@@ -79,6 +97,15 @@ class Part(msgspec.Struct):
         if self.type is not None:
             return self.type.endswith(".delta") and bool(self.delta)
         return any(choice.text or _says_something(choice.delta) for choice in self.choices or ())
+
+    @property
+    def texts(self) -> list[tuple[int, str]]:
+        """What was generated, with the choice that it belongs to; of a response there is one."""
+        if self.type == "response.output_text.delta":
+            return [(0, str(self.delta))]
+        if self.output is not None:
+            return [(0, text) for text in _texts_in(self.output)]
+        return [(choice.index, choice.content) for choice in self.choices or ()]
 
     @property
     def finish_reason(self) -> str | None:
@@ -94,6 +121,34 @@ class Part(msgspec.Struct):
     def is_usage_alone(self) -> bool:
         """Whether it is the event that `include_usage` asks for."""
         return self.choices == [] and self.usage is not None
+
+
+def _texts_in(output: Any) -> list[str]:
+    """Those of a response's messages, and of nothing that is not what it should be."""
+    try:
+        messages = msgspec.convert(output, list[_Item])
+    except msgspec.ValidationError:
+        return []
+    return [each.text or "" for item in messages if item.type == "message" for each in item.content]
+
+
+class Completion:
+    """What was generated in all, part by part."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[str]] = {}
+
+    def add(self, part: Part) -> None:
+        """The next one."""
+        for index, text in part.texts:
+            self._texts.setdefault(index, []).append(text)
+
+    def text(self) -> str | None:
+        """As the log has it: that of the choice, or a JSON array of those of several; None without any."""
+        texts = ["".join(parts) for _, parts in sorted(self._texts.items())]
+        if len(texts) > 1:
+            return orjson.dumps(texts).decode()
+        return texts[0] if texts else None
 
 
 def _says_something(delta: dict[str, Any] | None) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.upstream.events import EventSplitter, data_of, is_end, read_part, with_usage
+from handler.upstream.events import Completion, EventSplitter, data_of, is_end, read_part, with_usage
 
 STREAM = b'data: {"a":1}\n\n: alive\n\nevent: x\ndata: {"b":\ndata: 2}\n\ndata: [DONE]\n\n'
 
@@ -71,3 +71,32 @@ def test_usage_is_asked_for_beside_what_was_asked_for() -> None:
     assert orjson.loads(with_usage(body))["stream_options"] == {"include_obfuscation": False, "include_usage": True}
     assert "stream_options" in body
     assert orjson.loads(with_usage({"stream": True}))["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "text"),
+    [
+        ([b'{"choices":[{"delta":{"role":"assistant"}}]}', b'{"choices":[{"delta":{"content":"a"}}]}'], "a"),
+        ([b'{"choices":[{"index":1,"text":"b"}]}', b'{"choices":[{"index":0,"text":"a"}]}'], '["a","b"]'),
+        ([b'{"choices":[{"message":{"content":"a"}},{"index":1,"message":{"content":"b"}}]}'], '["a","b"]'),
+        ([b'{"choices":[{"message":{"content":null,"tool_calls":[]}}]}'], ""),
+        ([b'{"choices":[{"message":{"content":[{"type":"text"}]}}]}'], ""),
+        ([b'{"type":"response.output_text.delta","delta":"a"}', b'{"type":"response.completed"}'], "a"),
+        (
+            [
+                b'{"output":[{"type":"reasoning","content":[{"text":"thought"}]},'
+                b'{"type":"message","content":[{"type":"output_text","text":"a"},{"type":"refusal"}]}]}'
+            ],
+            "a",
+        ),
+        ([b'{"output":"what is this"}'], None),
+        ([b'{"data":[{"embedding":[0.5]}]}'], None),
+    ],
+)
+def test_what_was_generated_in_all(bodies: list[bytes], text: str | None) -> None:
+    completion = Completion()
+    for body in bodies:
+        part = read_part(body)
+        assert part is not None
+        completion.add(part)
+    assert completion.text() == text

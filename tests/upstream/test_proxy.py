@@ -105,6 +105,32 @@ async def test_openais_client_speaks_every_api_through_it(proxy: LoggedServer) -
             await client.embeddings.create(model=MODEL, input="a")
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "asked", "prompt"),
+    [
+        (CHAT, PARIS, PARIS["messages"]),
+        ("/v1/responses", {"model": MODEL, "input": "What is the capital of France?", "temperature": 0}, None),
+    ],
+)
+async def test_prompts_and_completions_are_kept_where_they_are_wanted(
+    server: ServerProcess,
+    postgres_server: PostgresServer,
+    tmp_path: Path,
+    path: str,
+    asked: dict[str, Any],
+    prompt: Any,
+    stream: bool,
+) -> None:
+    environ = {"ENGINE_URL": f"{server.address}/v1/", "MODEL_NAME": MODEL, "LOG_PROMPTS": "1"}
+    with logged_process(postgres_server, TEST_HOME, tmp_path / "spool", environ) as proxy:
+        async with proxy.client() as client:
+            answer = await client.post(path, json=asked | {"stream": stream})
+        row = await proxy.row(answer.headers["x-request-id"])
+    assert row.completion == "The capital of France is Paris."
+    assert row.prompt == (prompt or asked["input"])
+
+
 async def test_what_the_server_refuses_is_its_answer_and_an_error_in_the_log(
     proxy: LoggedServer, client: httpx.AsyncClient
 ) -> None:
