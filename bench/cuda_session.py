@@ -91,6 +91,7 @@ def parts(shape: str, small_shape: str, clients: Sequence[int]) -> list[Part]:
         Part(name="large-peer", command=(*large, *engine, *peer, "--clients", counts), limit_s=180.0),
         Part(name="small", command=(*small, *engine, "--clients", "1", "--profile"), limit_s=90.0),
         Part(name="large-http", command=(*large, *http), limit_s=120.0),
+        Part(name="weights", command=("-m", "bench.weight_copy", "--random-model", shape), limit_s=90.0),
     ]
     for quantization in ("fp8", "int8"):
         environ = {"QUANTIZATION": quantization}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from handler.boot import BootTimeline
 from handler.engine.lean_torch import complete_torch, import_torch
 from handler.engine.options import EngineOptions
 
@@ -68,12 +69,17 @@ def control_group_cpus(directory: Path) -> float | None:
         return None
 
 
-def enter_device(device: str, num_threads: int | None) -> None:
-    """Prepare the calling thread for computing on `device`: torch keeps both settings per thread."""
+def enter_device(device: str, num_threads: int | None, timeline: BootTimeline) -> None:
+    """Prepare the calling thread for computing on `device`: torch keeps both settings per thread.
+
+    The first one to ask something of a GPU makes its context, which takes part of a second: a phase of the boot.
+    """
     import torch  # noqa: PLC0415
 
     if num_threads is not None:
         torch.get_num_threads()  # a thread's first question adopts the number that any thread set last
         torch.set_num_threads(num_threads)
     if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
+        with timeline.phase("context"):
+            torch.cuda.set_device(device)
+            torch.cuda.synchronize(device)

@@ -204,7 +204,7 @@ class Engine:
         with self._timeline.process_phase("import_torch"):
             from handler.engine.devices import enter_device  # noqa: PLC0415
             from handler.engine.loading import load_core  # noqa: PLC0415  (torch takes longer than binding the port)
-        enter_device(self._options.device, self._num_threads)
+        enter_device(self._options.device, self._num_threads, self._timeline)
         core = load_core(self._snapshot, self._options, self._timeline, self._text)
         self._model = core.model
         self.stats = core.stats()

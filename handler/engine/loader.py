@@ -21,6 +21,7 @@ from handler.engine.parameters import Parameter, collect, parameters
 from handler.engine.precision import Precision
 from handler.engine.quantised import digits_of, separate, unpack_rows
 from handler.engine.rope import RotaryEmbedding
+from handler.engine.staging import Move, move_to
 
 
 def load_decoder(
@@ -39,7 +40,8 @@ def load_decoder(
     """
     wanted = list(parameters(config))
     groups = collect(config, wanted, lambda parameter: parameter.stored, tensors)
-    built = {parameter.key: _build(parameter, group, precision) for parameter, group in groups}
+    move = move_to(precision.device)
+    built = {parameter.key: _build(parameter, group, precision, move) for parameter, group in groups}
     return _decoder(config, built, precision, max_positions, kernels or TorchKernels())
 
 
@@ -52,23 +54,24 @@ def load_int8_decoder(
 ) -> Decoder:
     """Assemble the decoder from all that `quantised_tensors` yields; norms folded there become ones here."""
     built: dict[str, Any] = {}
+    move = move_to(precision.device)
     for parameter in parameters(config):
         key = parameter.key
         if parameter.kind == "linear":
-            built[key] = _int8_linear(parameter, quantised, precision)
+            built[key] = _int8_linear(parameter, quantised, precision, move)
         elif parameter.is_before_linear:
             built[key] = torch.ones(config.hidden_size, device=precision.device, dtype=precision.dtype)
         elif parameter.kind == "embedding":
-            built[key] = quantised[key].to(precision.device)
+            built[key] = move(quantised[key])
         else:
-            built[key] = quantised[key].to(precision.device, precision.dtype)
+            built[key] = move(quantised[key]).to(precision.dtype)
     return _decoder(config, built, precision, max_positions, kernels or TorchKernels())
 
 
-def _build(parameter: Parameter, tensors: dict[str, Tensor], precision: Precision) -> Tensor | Linear:
+def _build(parameter: Parameter, tensors: dict[str, Tensor], precision: Precision, move: Move) -> Tensor | Linear:
     """The parameter in its final form, on its device."""
     # Moved before they are fused: on the host that would copy most of the model once more.
-    tensors = {name: tensor.to(precision.device) for name, tensor in tensors.items()}
+    tensors = {name: move(tensor) for name, tensor in tensors.items()}
     weight = parameter.fused_weight(tensors)
     if parameter.kind == "norm":
         return weight.to(precision.dtype)
@@ -77,7 +80,7 @@ def _build(parameter: Parameter, tensors: dict[str, Tensor], precision: Precisio
     return precision.linear(weight, parameter.fused_bias(tensors))
 
 
-def _int8_linear(parameter: Parameter, quantised: Mapping[str, Tensor], precision: Precision) -> Int8Linear:
+def _int8_linear(parameter: Parameter, quantised: Mapping[str, Tensor], precision: Precision, move: Move) -> Int8Linear:
     key = parameter.key
     out_features = sum(shape[0] for shape in parameter.weights.values())
     in_features = next(iter(parameter.weights.values()))[1]
@@ -86,9 +89,9 @@ def _int8_linear(parameter: Parameter, quantised: Mapping[str, Tensor], precisio
     if key.endswith(".gate_up"):
         weight, scales = separate(weight), separate(scales)
         bias = None if bias is None else separate(bias)
-    moved_bias = None if bias is None else bias.to(precision.device)
+    moved_bias = None if bias is None else move(bias)
     kind = Int8Linear if precision.device.type == "cpu" else PaddedInt8Linear
-    return kind(weight.to(precision.device), scales.to(precision.device), moved_bias, digits_of(key))
+    return kind(move(weight), move(scales), moved_bias, digits_of(key))
 
 
 def _decoder(

@@ -20,6 +20,7 @@ from handler.engine.loading import load_core
 from handler.engine.options import EngineOptions
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Manifest, Snapshot
+from handler.engine.staging import Staging, move_to
 from tests.engine.cuda.running import generate_ahead, sequences_with_blocks
 from tests.engine.running import complete, complete_alone, greedy, run, submit
 from tests.tiny_models import VARIANTS, make_model, save_model
@@ -154,3 +155,19 @@ def test_triton_works_wherever_it_is_installed(dtype: torch.dtype, load: Load) -
     pytest.importorskip("triton", reason="no Triton here")
     config = runner_of(load("mistral-window"))._decoder.config
     assert choose_kernels(config, torch.device("cuda"), dtype).name.startswith("triton")
+
+
+def test_weights_arrive_as_they_were_while_the_next_are_read() -> None:
+    device = torch.device("cuda")
+    staging = Staging(device, 1 << 16)
+    generator = torch.Generator().manual_seed(1)
+    sizes = [1, 1 << 14, (1 << 14) + 1, 1 << 18, 3, 1 << 20] * 4
+    tensors = [torch.randint(-100, 100, (size,), generator=generator, dtype=torch.int32) for size in sizes]
+    moved = [staging.move(tensor) * 3 for tensor in tensors]  # a kernel in between, as where weights are fused
+    for tensor, there in zip(tensors, moved, strict=True):
+        assert torch.equal(there.cpu(), tensor * 3)
+
+
+def test_what_is_there_already_is_not_copied() -> None:
+    tensor = torch.ones(3, device="cuda")
+    assert move_to(torch.device("cuda"))(tensor).data_ptr() == tensor.data_ptr()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from handler.boot import BootTimeline
 from handler.engine import devices as devices_module
 from handler.engine.devices import Placement, control_group_cpus, enter_device, place_engines
 from handler.engine.options import EngineOptions
@@ -86,18 +87,21 @@ def test_several_engines_share_the_threads(three_gpus: None, total: int, share: 
 def test_a_thread_has_its_own_device_and_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     current: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", current.append)
     seen: list[int] = []
+    timeline = BootTimeline()
 
     def work() -> None:
-        enter_device("cuda:1", 3)
-        enter_device("cpu", None)
+        enter_device("cuda:1", 3, timeline)
+        enter_device("cpu", None, timeline)
         seen.append(torch.get_num_threads())
 
     before = torch.get_num_threads()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert (current, seen) == (["cuda:1"], [3])
+    assert (current, seen) == (["cuda:1", "cuda:1"], [3])
+    assert [phase.name for phase in timeline.phases] == ["interpreter", "context"]
     assert torch.get_num_threads() == before
 
 
