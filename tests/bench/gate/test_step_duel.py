@@ -12,7 +12,7 @@ from bench.gate.function import Function, both_running
 from bench.gate.injections import END_TO_END, insert
 from bench.gate.pair import Pair
 from bench.gate.plan import Plan
-from bench.gate.step_duel import step_ms, turn_steps_ms
+from bench.gate.step_duel import about_step_s, step_ms, turn_steps_ms
 from handler.engine.snapshot import Snapshot
 from tests.bench.gate.sides import SOURCE, side_of
 from tests.conftest import TEST_HOME
@@ -51,6 +51,19 @@ def test_turns_in_which_a_stream_had_not_begun_or_had_ended_do_not_count() -> No
     assert len(turn_steps_ms(Pair([early, late], [early]), Pair(turns, turns)).base) == 6
     with pytest.raises(BenchError, match="2 whole turns"):
         turn_steps_ms(Pair([early, late], [early]), Pair(turns[:4], turns[:4]))
+
+
+@pytest.mark.parametrize(
+    ("times_s", "step_s"),
+    [
+        ((1.0, 3.0, 5.0, 7.0), 2.0),
+        ((1.0, 1.0, 1.0, 4.0), 1.0),  # most were found at once
+        ((6.0, 6.0, 6.0), 2.0),  # all were: so long for each token since it was asked
+        ((3.0,), 3.0),
+    ],
+)
+def test_a_step_takes_some_time_whatever_the_client_found(times_s: tuple[float, ...], step_s: float) -> None:
+    assert about_step_s([_stream(*times_s)]) == step_s
 
 
 def test_turns_whose_steps_the_client_found_at_once_do_not_count() -> None:
