@@ -30,7 +30,7 @@ from bench.gate.plan import Plan
 from bench.gate.turns import neighbours
 from bench.workload import story_prompt
 
-_WARM_TOKENS = 5
+_WARM_TOKENS = 24
 _MIN_TURN_S = 0.05
 _MIN_TURNS = 3
 _LEFT_OVER = 0.1
@@ -98,7 +98,7 @@ def _step_in(turn: Turn, streams: Sequence[StreamSample]) -> float:
 def about_step_s(streams: Sequence[StreamSample]) -> float:
     """Seconds of a step, roughly, and never 0. Pure.
 
-    A late client finds most steps at once, and drafts that were right bring all tokens of a short answer with one.
+    A late client finds most steps at once, or all of a short answer.
     """
     gaps_s = [gap_s for stream in streams for gap_s in stream.gaps_s] or [0.0]
     whole_s = statistics.median((stream.ended_s - stream.sent_s) / stream.completion_tokens for stream in streams)

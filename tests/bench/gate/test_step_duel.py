@@ -82,7 +82,7 @@ def test_a_head_whose_step_is_slower_shows_it(embedded_snapshot: Snapshot, tmp_p
     for side in sides:
         side.home.symlink_to(TEST_HOME)
     with both_running(sides) as functions:
-        figures = step_ms(functions, _PLAN, 2, 4, random.Random(0))
+        figures = step_ms(functions, _PLAN, 2, 8, random.Random(0))
         assert [_state(function) for function in functions].count("T") == 0, "both run again"
     assert figures.head > 1.5 * figures.base
     with pytest.raises(FileNotFoundError):
