@@ -183,6 +183,24 @@ async def test_what_a_server_gives_up_and_goes_on_was_left_by_its_client(
         assert (record.status, record.error_type) == (Status.CANCELLED, "ClientDisconnectedError")
 
 
+@pytest.mark.parametrize(("is_stopping", "expected"), [(False, 499), (True, 503)])
+async def test_so_it_is_before_the_body_was_complete(
+    is_stopping: bool, expected: int, tiny_served: Snapshot, tmp_path: Path
+) -> None:
+    """At an endpoint that reads its body by itself."""
+    async with Application(tiny_served, tmp_path) as application:
+        exchange = Exchange(application, "/tokenize", {})
+        exchange._body = None  # it never comes
+        await asyncio.sleep(0)
+        application.service.admission.is_stopping = is_stopping
+        exchange.task.cancel()
+        await exchange.done()
+        await application.idle()
+        record = only(application.records())
+        assert record.http_status == expected
+        assert record.status is (Status.REJECTED if is_stopping else Status.CANCELLED)
+
+
 class BrokenEngine(Engine):
     """Has a defect that nobody thought of."""
 

@@ -72,7 +72,7 @@ def control_group_cpus(directory: Path) -> float | None:
 def enter_device(device: str, num_threads: int | None, timeline: BootTimeline) -> None:
     """Prepare the calling thread for computing on `device`: torch keeps both settings per thread.
 
-    The first one to ask something of a GPU makes its context, which takes part of a second: a phase of the boot.
+    The first one to ask something of a GPU makes its context: a phase of the boot.
     """
     import torch  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ Move = Callable[[Tensor], Tensor]
 """The tensor on the device, with the same shape and type; what is there already is not copied."""
 
 _CHUNK_BYTES = 32 << 20
-"""Large enough that what a copy costs beside the bytes does not show, small enough to be pinned in a millisecond."""
+"""Of each buffer: many, so that what a copy costs beside the bytes is little of it. Not measured yet."""
 
 _NUM_BUFFERS = 2
 

@@ -92,6 +92,8 @@ def test_the_whole_session_measures_a_tiny_model_on_the_cpu(
         "large",
         "--part",
         "large-int8",
+        "--part",
+        "weights",
     ]
     monkeypatch.setattr(sys, "argv", ["cuda_session", "--out", str(out), *arguments])
     assert main() == 0
@@ -101,6 +103,8 @@ def test_the_whole_session_measures_a_tiny_model_on_the_cpu(
     assert "tokens_per_s@2" in found["large"]["result"]["summary"]["engine"]
     assert found["large-int8"]["error"] is None
     assert found["large-int8"]["result"]["summary"]["engine"]["tokens_per_s@2"]
+    assert found["weights"]["error"] is None
+    assert all(len(rates) == 5 and min(rates) > 0 for rates in found["weights"]["result"]["bytes_per_s"].values())
     assert "large: " in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -275,3 +276,27 @@ async def test_a_session_stays_with_a_replica_where_ray_is_told_so(serving: Serv
             return (all(len(found) == 1 for found in used) and len(set().union(*used)) == 2) or None
 
         await until(stay, "sessions stay")
+
+
+LOST = """
+import asyncio
+from types import SimpleNamespace
+from prometheus_client import CollectorRegistry
+from replicas import Function
+
+replica = Function.func_or_class.__new__(Function.func_or_class)
+service = SimpleNamespace(metrics=SimpleNamespace(registry=CollectorRegistry()), is_lost=False, loss="cuda:0: gone")
+replica._export, replica._asgi_app = None, SimpleNamespace(state=SimpleNamespace(service=service))
+asyncio.run(replica.check_health())
+service.is_lost = True
+try:
+    asyncio.run(replica.check_health())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_replica_whose_engine_is_lost_is_not_healthy() -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FOLDER)}
+    done = subprocess.run([PYTHON, "-c", LOST], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "EngineLostError cuda:0: gone\n", done.stderr
