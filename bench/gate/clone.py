@@ -46,6 +46,11 @@ class Clone:
         path.write_text(injection.apply(path.read_text(encoding="utf-8"), amount), encoding="utf-8")
         self._commit(f"Slow down {injection.name}")
 
+    def has_function_of(self, revision: str) -> bool:
+        """Whether the base's function is that of another revision, to the byte."""
+        command = ["git", "-C", str(self._directory), "diff", "--quiet", revision, self.base, "--", "handler"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+
     def gate(self, *options: str) -> GateResult:
         """What the gate says of HEAD, run as a user would run it.
 

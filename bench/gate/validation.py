@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -97,10 +97,10 @@ class Log:
         """Of the gate."""
         return [line for line in self._lines if isinstance(line, Run)]
 
-    def amount(self, revision: str, injection: Injection) -> int | None:
-        """How much of it a revision takes, if that is known."""
+    def amount(self, injection: Injection, has_function_of: Callable[[str], bool]) -> int | None:
+        """How much of it is wanted, if that was found out for a revision that has the same function."""
         for line in self._lines:
-            if isinstance(line, Calibration) and (line.revision, line.injection) == (revision, injection.name):
+            if isinstance(line, Calibration) and line.injection == injection.name and has_function_of(line.revision):
                 return line.amount
         return None
 
@@ -160,7 +160,7 @@ def validate(kind: Kind, number: int, log: Log, clone: Clone) -> Run:
     """One run of the gate, added to the log; and before it a calibration, where what it takes is not known."""
     if injections := _INJECTIONS[kind]:
         injection = injections[number % len(injections)]
-        amount = log.amount(clone.base, injection)
+        amount = log.amount(injection, clone.has_function_of)
         if amount is None:
             show_progress(f"how much slows {injection.name} down by {injection.share:.0%}?")
             amount = log.add(calibrate(injection, clone)).amount

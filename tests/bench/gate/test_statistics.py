@@ -34,6 +34,16 @@ def test_what_lies_between_margin_and_limit_is_inconclusive() -> None:
     assert verdict.verdict == "inconclusive"
 
 
+def test_what_surely_lies_there_does_not_pass_while_more_rounds_may_show_it_to_be_slower() -> None:
+    rng = random.Random(1)
+    ratios = [1.09 * rng.lognormvariate(0, 0.005) for _ in range(10)]  # quieter than most: surely less than 1.10
+    for rounds, verdict in ((7, "inconclusive"), (10, "fail")):
+        samples = {metric: _samples(metric, 1.0, rounds, seed=n) for n, metric in enumerate(SAMPLED)}
+        samples[REQUEST_CPU] = Pair([1.0] * rounds, ratios[:rounds])
+        found = {each.name: each for each in judge(samples, 2)}
+        assert found[REQUEST_CPU.name].verdict == verdict
+
+
 def test_a_gate_of_many_metrics_and_looks_seldom_fails_where_nothing_is_slower() -> None:
     failures = 0
     for seed in range(100):

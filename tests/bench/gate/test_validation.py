@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from bench.gate.calibration import Calibration
+from bench.gate.clone import Clone
 from bench.gate.injections import MICRO
 from bench.gate.validation import Kind, Log, Run, next_kind, summary
 
@@ -30,13 +32,36 @@ def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
     sse = next(each for each in MICRO if each.name == "sse")
     run = _run("same", "pass", is_right=True)
     log = Log(tmp_path / "log.jsonl")
-    assert (log.runs, log.amount("a" * 40, sse)) == ([], None)
+    assert (log.runs, log.amount(sse, lambda _: True)) == ([], None)
     log.add(Calibration(revision="a" * 40, injection="sse", probe=180, slowdown=1.3, amount=30))
     log.add(run)
     for found in (log, Log(tmp_path / "log.jsonl")):
         assert found.runs == [run]
-        assert found.amount("a" * 40, sse) == 30
-        assert found.amount("b" * 40, sse) is None  # another revision takes another amount
+        assert found.amount(sse, lambda revision: revision == "a" * 40) == 30
+        assert found.amount(sse, lambda revision: revision == "b" * 40) is None  # another function takes another amount
+
+
+def test_a_revision_has_the_function_of_another_that_differs_elsewhere(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        author = ("-c", "user.name=x", "-c", "user.email=x@localhost")
+        command = ["git", "-C", str(tmp_path / "repository"), *author, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    revisions = []
+    for folder in ("handler", "bench", "handler"):
+        path = tmp_path / "repository" / folder / f"{len(revisions)}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        if not revisions:
+            git("init", "--quiet")
+        git("add", ".")
+        git("commit", "--quiet", "--message", folder)
+        revisions.append(git("rev-parse", "HEAD"))
+    first, second, third = revisions
+    git("checkout", "--quiet", second)
+    clone = Clone(tmp_path / "repository", tmp_path / "clone")
+    assert clone.base == second
+    assert [clone.has_function_of(each) for each in (first, second, third, "f" * 40)] == [True, True, False, False]
 
 
 def test_a_summary_counts_what_was_right() -> None:
