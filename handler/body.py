@@ -13,9 +13,9 @@ from handler.errors import (
     UnsupportedMediaTypeError,
 )
 from handler.settings import Settings
-from handler.trace import header
+from handler.trace import headers
 
-_JSON = "application/json"
+_JSON = b"application/json"
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -26,16 +26,17 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         BodyTooLargeError: announced or arriving larger than `max_bytes`.
         ClientDisconnectedError: the client left before the end.
     """
-    declared = header(scope, b"content-type")
+    known = headers(scope)
+    declared = known.get(b"content-type")
     if declared is not None and declared != _JSON:
-        media_type = declared.partition(";")[0].strip().lower()
+        media_type = declared.partition(b";")[0].strip().lower()
         if media_type != _JSON:
-            raise UnsupportedMediaTypeError(f"The body must be {_JSON}, not {media_type}")
-    encoding = header(scope, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
-        raise UnsupportedMediaTypeError(f"The body must come as it is, not encoded as {encoding}")
-    length = header(scope, b"content-length")
-    if length is not None and length.isdecimal() and int(length) > max_bytes:
+            raise UnsupportedMediaTypeError(f"The body must be {_shown(_JSON)}, not {_shown(media_type)}")
+    encoding = known.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
+        raise UnsupportedMediaTypeError(f"The body must come as it is, not encoded as {_shown(encoding)}")
+    length = known.get(b"content-length")
+    if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
     parts: list[bytes] = []
     size = 0
@@ -62,3 +63,8 @@ async def read_body_in_time(scope: Scope, receive: Receive, settings: Settings) 
             return await read_body(scope, receive, settings.max_body_bytes)
     except TimeoutError:
         raise DeadlineExceededError(f"The request took longer than {settings.request_timeout:g} s") from None
+
+
+def _shown(value: bytes) -> str:
+    """Of a header."""
+    return value.decode("latin-1")

@@ -25,6 +25,8 @@ class Cycle(RequestResponseCycle):
 
     is_late = False
     ends_with_connection = False
+    _is_read = False
+    _unsent_head = b""
 
     async def receive(self) -> Any:
         """What has come of the body, as uvicorn's own does it, but only while it comes in time.
@@ -37,13 +39,15 @@ class Cycle(RequestResponseCycle):
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
             self.flow.resume_reading()
-            await self.message_event.wait()
+            if self.more_body or self._is_read:
+                await self.message_event.wait()
             self.message_event.clear()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         if self.is_late and self.more_body:
             raise RequestTimeoutError("The body took too long to arrive")
         body, self.body = self.body, bytearray()
+        self._is_read = not self.more_body
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     def give_up(self) -> None:
@@ -65,7 +69,10 @@ class Cycle(RequestResponseCycle):
             if head is not None:
                 self.response_started = True
                 self.waiting_for_100_continue = False
-                self.transport.write(head)
+                if self.chunked_encoding:
+                    self.transport.write(head)
+                else:
+                    self._unsent_head = head  # which leaves with the body: one write costs less than two
                 return
             if self.scope["http_version"] == "1.0" and not any(
                 name == b"content-length" for name, _ in message.get("headers", ())
@@ -115,7 +122,8 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("Response content longer than Content-Length")
-            self.transport.write(body)
+            self.transport.write(self._unsent_head + body)
+            self._unsent_head = b""
         if is_last:
             if self.expected_content_length:
                 raise RuntimeError("Response content shorter than Content-Length")

@@ -106,7 +106,11 @@ class Generation:
     @property
     def num_logprobs(self) -> int:
         """Tokens of all choices whose log probabilities are still to be written."""
-        return sum(choice.num_logprobs for choice in self.choices)
+        number = 0
+        for choice in self.choices:
+            if choice.logprobs is not None or choice.prompt_logprobs is not None:
+                number += choice.num_logprobs
+        return number
 
     def feed(self, consumer: Consumer) -> None:
         """Give events to `consumer` as they arrive, without waking who waits in `arrivals`.
@@ -128,7 +132,7 @@ class Generation:
         if self._error is not None:
             raise self._error
         if not self._arrived:
-            await self._wait()
+            await self._next_wake()
         arrived, self._arrived = self._arrived, []
         return self._taken_in(arrived)
 
@@ -140,7 +144,7 @@ class Generation:
         """
         self._waits_for_end = True
         while self._unfinished:
-            await self._wait()
+            await self._next_wake()
         arrived, self._arrived = self._arrived, []
         for choice, event in arrived:
             self._take_in(choice, event)
@@ -155,16 +159,16 @@ class Generation:
     def usage(self) -> Usage:
         """Tokens used so far; a prompt with several completions counts once."""
         prompt = self._prompt_tokens
-        completion = sum(choice.completion_tokens for choice in self.choices)
-        cached = sum(choice.cached_tokens for choice in self.choices[:: self._n])
+        completion = cached = 0
+        for choice in self.choices:
+            completion += choice.completion_tokens
+            if not choice.index % self._n:
+                cached += choice.cached_tokens
         return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
 
-    async def _wait(self) -> None:
+    def _next_wake(self) -> asyncio.Future[None]:
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _taken_in(self, arrived: list[tuple[Choice, TokenEvent]]) -> Iterator[tuple[Choice, TokenEvent]]:
         for choice, event in arrived:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
 from handler.engine.generation_config import GenerationDefaults
@@ -20,6 +21,23 @@ from handler.schema.unsupported import find_refused
 
 T = TypeVar("T")
 Request: TypeAlias = ChatCompletionRequest | CompletionRequest | ResponseRequest
+
+_SELDOM_SET = attrgetter(
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "stop",
+    "stop_token_ids",
+    "min_tokens",
+    "ignore_eos",
+    "bad_words",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+)
+_NONE_SET = (None,) * 13
 
 _TOKEN_ID = re.compile("0|[1-9][0-9]{0,9}")  # no id has two spellings, of which one would be lost
 
@@ -41,7 +59,7 @@ class ParamsFactory:
         self._default_max_tokens = default_max_tokens
         self._temperature = _first(default_temperature, defaults.temperature, 1.0)
         self._top_p = _first(defaults.top_p, 1.0)
-        self._top_k = _first(defaults.top_k, 0)
+        self._top_k = max(0, _first(defaults.top_k, 0))  # -1 is another spelling of 0
         self._min_p = _first(defaults.min_p, 0.0)
         self._repetition_penalty = _first(defaults.repetition_penalty, 1.0)
 
@@ -54,6 +72,23 @@ class ParamsFactory:
         """
         _check_stream(request)
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
+        temperature = self._temperature if request.temperature is None else request.temperature
+        top_p = self._top_p if request.top_p is None else request.top_p
+        logprobs, prompt_logprobs = _logprobs(request), _prompt_logprobs(request)
+        if _SELDOM_SET(request) == _NONE_SET:  # like most requests, which need not pay for a look at each
+            return SamplingParams(
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=self._top_k,
+                min_p=self._min_p,
+                seed=request.seed,
+                repetition_penalty=self._repetition_penalty,
+                logprobs=logprobs,
+                prompt_logprobs=prompt_logprobs,
+                priority=request.priority or 0,
+                grammar=grammar,
+            )
         min_tokens = request.min_tokens or 0
         stop_token_ids = tuple(request.stop_token_ids or ())
         if stop_token_ids:
@@ -62,9 +97,9 @@ class ParamsFactory:
             raise InvalidRequestError(f"min_tokens {min_tokens} is above max_tokens {max_tokens}", "min_tokens")
         return SamplingParams(
             max_tokens=max_tokens,
-            temperature=_first(request.temperature, self._temperature),
-            top_p=_first(request.top_p, self._top_p),
-            top_k=max(0, _first(request.top_k, self._top_k)),  # -1 is another spelling of 0
+            temperature=temperature,
+            top_p=top_p,
+            top_k=max(0, _first(request.top_k, self._top_k)),
             min_p=_first(request.min_p, self._min_p),
             seed=request.seed,
             presence_penalty=request.presence_penalty or 0.0,
@@ -75,8 +110,8 @@ class ParamsFactory:
             stop_token_ids=stop_token_ids,
             min_tokens=min_tokens,
             ignore_eos=bool(request.ignore_eos),
-            logprobs=_logprobs(request),
-            prompt_logprobs=_prompt_logprobs(request),
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             bad_words=self._bad_words(request),
             include_stop=bool(request.include_stop_str_in_output),
             skip_special_tokens=_first(request.skip_special_tokens, True),

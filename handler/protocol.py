@@ -185,7 +185,10 @@ class GatheringProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; what comes behind the body is for nobody here."""
         if self._awaited is _HEAD:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def pause_writing(self) -> None:
         """The client lags behind."""

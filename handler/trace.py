@@ -76,12 +76,17 @@ class RequestTrace(Facts):
             self.model_name = shortened(self.model_name, _LONGEST_NAME)
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that name, which is in small letters; None where there is none."""
+def headers(scope: Scope) -> dict[bytes, bytes]:
+    """By their names, which are in small letters; of several with one name the first."""
     known: dict[bytes, bytes] | None = scope.get("pilotlight.headers")
     if known is None:
         known = scope["pilotlight.headers"] = dict(reversed([*scope["headers"]]))
-    value = known.get(name)
+    return known
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that name, which is in small letters; None where there is none."""
+    value = headers(scope).get(name)
     return None if value is None else value.decode("latin-1")
 
 

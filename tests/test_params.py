@@ -58,6 +58,17 @@ def test_a_bare_request_fills_the_context_with_plain_sampling() -> None:
     assert build(chat()) == SamplingParams(max_tokens=60, temperature=1.0)
 
 
+@pytest.mark.parametrize(
+    "said", [{"min_tokens": 0}, {"ignore_eos": False}, {"skip_special_tokens": True}, {"stop": []}]
+)
+@pytest.mark.parametrize(
+    "fields", [{}, {"temperature": 0.3, "top_p": 0.7, "seed": 5, "priority": -2, "logprobs": True}]
+)
+def test_a_default_that_is_said_changes_nothing(said: dict[str, Any], fields: dict[str, Any]) -> None:
+    defaults = GenerationDefaults(temperature=0.6, top_p=0.8, top_k=-1, min_p=0.05, repetition_penalty=1.2)
+    assert build(chat(**fields, **said), defaults=defaults) == build(chat(**fields), defaults=defaults)
+
+
 def test_every_field_arrives() -> None:
     params = build(
         chat(

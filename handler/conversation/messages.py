@@ -18,8 +18,12 @@ from handler.schema.messages import (
     SystemMessage,
     TextPart,
     ToolMessage,
+    UserMessage,
 )
 from handler.schema.tools import ToolCall
+
+_ROLES: dict[type[ChatMessage], str] = {SystemMessage: "system", DeveloperMessage: "system", UserMessage: "user"}
+"""Of those who only say something."""
 
 
 def template_messages(messages: list[ChatMessage], param: str = "messages") -> list[dict[str, Any]]:
@@ -39,6 +43,8 @@ def check_calls(messages: SequenceOf[ChatMessage], param: str = "messages") -> N
     Raises:
         InvalidRequestError: names the id.
     """
+    if _ROLES.keys() >= {*map(type, messages)}:
+        return
     waiting: dict[str, str] = {}  # calls of the assistant's last message by id, each with the path of its id
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
@@ -68,8 +74,6 @@ def _refuse_unanswered(waiting: dict[str, str]) -> NoReturn:
 def _template_message(message: ChatMessage, index: int, param: str) -> dict[str, Any]:
     shaped: dict[str, Any]
     match message:
-        case SystemMessage() | DeveloperMessage():
-            shaped = {"role": "system", "content": _text(message.content)}
         case AssistantTurn():
             path = f"{param}[{index}]"
             shaped = {"role": "assistant", "content": _assistant_text(message, path)}
@@ -81,7 +85,7 @@ def _template_message(message: ChatMessage, index: int, param: str) -> dict[str,
         case ToolMessage():
             shaped = {"role": "tool", "content": _text(message.content), "tool_call_id": message.tool_call_id}
         case _:
-            shaped = {"role": "user", "content": _text(message.content)}
+            shaped = {"role": _ROLES[type(message)], "content": _text(message.content)}
     return shaped if message.name is None else shaped | {"name": message.name}
 
 

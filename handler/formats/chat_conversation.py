@@ -12,6 +12,7 @@ from handler.schema.tools import AllowedTool, AllowedToolChoice, FunctionTool, N
 from handler.structured import grammar_spec
 
 _AUTO = ToolChoice()
+_PLAIN = TemplateOptions()
 
 
 def conversation_of(request: ChatCompletionRequest) -> Conversation:
@@ -32,12 +33,19 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
         parallel_tool_calls=request.parallel_tool_calls is not False,
         output=output,
         output_param=output_param,
-        template=TemplateOptions(
-            add_generation_prompt=request.add_generation_prompt,
-            continue_final_message=bool(request.continue_final_message),
-            variables=request.chat_template_kwargs or {},
-        ),
+        template=_options(request),
     )
+
+
+def _options(request: ChatCompletionRequest) -> TemplateOptions:
+    add, go_on, variables = (
+        request.add_generation_prompt,
+        request.continue_final_message,
+        request.chat_template_kwargs,
+    )
+    if add is None and not go_on and not variables:
+        return _PLAIN
+    return TemplateOptions(add_generation_prompt=add, continue_final_message=bool(go_on), variables=variables or {})
 
 
 def read_tools(declared: Iterable[FunctionTool]) -> tuple[Tool, ...]:
