@@ -22,7 +22,7 @@ from handler.schema.unsupported import find_refused
 T = TypeVar("T")
 Request: TypeAlias = ChatCompletionRequest | CompletionRequest | ResponseRequest
 
-_SELDOM_SET = attrgetter(
+_SELDOM_SET_FIELDS = (
     "top_k",
     "min_p",
     "presence_penalty",
@@ -37,7 +37,8 @@ _SELDOM_SET = attrgetter(
     "include_stop_str_in_output",
     "skip_special_tokens",
 )
-_NONE_SET = (None,) * 13
+_SELDOM_SET = attrgetter(*_SELDOM_SET_FIELDS)
+_NONE_SET = (None,) * len(_SELDOM_SET_FIELDS)
 
 _TOKEN_ID = re.compile("0|[1-9][0-9]{0,9}")  # no id has two spellings, of which one would be lost
 

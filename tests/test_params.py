@@ -69,6 +69,39 @@ def test_a_default_that_is_said_changes_nothing(said: dict[str, Any], fields: di
     assert build(chat(**fields, **said), defaults=defaults) == build(chat(**fields), defaults=defaults)
 
 
+ALONE: dict[str, dict[str, Any]] = {
+    "max_tokens": {"max_tokens": 5},
+    "temperature": {"temperature": 0.5},
+    "top_p": {"top_p": 0.9},
+    "top_k": {"top_k": 7},
+    "min_p": {"min_p": 0.1},
+    "seed": {"seed": -3},
+    "presence_penalty": {"presence_penalty": 1.5},
+    "frequency_penalty": {"frequency_penalty": -1.5},
+    "repetition_penalty": {"repetition_penalty": 1.1},
+    "logit_bias": {"logit_bias": {"5": 1.0}},
+    "stop": {"stop": "end"},
+    "stop_token_ids": {"stop_token_ids": [3]},
+    "min_tokens": {"min_tokens": 2},
+    "ignore_eos": {"ignore_eos": True},
+    "logprobs": {"logprobs": True},
+    "bad_words": {"bad_words": ["ab"]},
+    "include_stop": {"include_stop_str_in_output": True},
+    "skip_special_tokens": {"skip_special_tokens": False},
+    "priority": {"priority": 2},
+}
+"""What asks a chat for each parameter; the others come from elsewhere."""
+
+
+def test_every_parameter_can_be_asked_for_alone() -> None:
+    assert {*ALONE, "prompt_logprobs", "shown_token_ids", "grammar"} == {*SamplingParams.__struct_fields__}
+    bare = build(chat())
+    for name, fields in ALONE.items():
+        params = build(chat(**fields))
+        different = [each for each in params.__struct_fields__ if getattr(params, each) != getattr(bare, each)]
+        assert different == [name]
+
+
 def test_every_field_arrives() -> None:
     params = build(
         chat(

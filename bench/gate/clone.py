@@ -47,7 +47,7 @@ class Clone:
         self._commit(f"Slow down {injection.name}")
 
     def has_function_of(self, revision: str) -> bool:
-        """Whether the base's function is that of another revision, to the byte."""
+        """Whether the base's function is that of another revision, to the byte; False for one that is not here."""
         command = ["git", "-C", str(self._directory), "diff", "--quiet", revision, self.base, "--", "handler"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
 

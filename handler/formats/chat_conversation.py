@@ -38,14 +38,14 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
 
 
 def _options(request: ChatCompletionRequest) -> TemplateOptions:
-    add, go_on, variables = (
+    add, continues, variables = (
         request.add_generation_prompt,
         request.continue_final_message,
         request.chat_template_kwargs,
     )
-    if add is None and not go_on and not variables:
+    if add is None and not continues and not variables:
         return _PLAIN
-    return TemplateOptions(add_generation_prompt=add, continue_final_message=bool(go_on), variables=variables or {})
+    return TemplateOptions(add_generation_prompt=add, continue_final_message=bool(continues), variables=variables or {})
 
 
 def read_tools(declared: Iterable[FunctionTool]) -> tuple[Tool, ...]:
