@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler.auth import Authenticator
 from handler.boot import BootTimeline
@@ -94,7 +94,7 @@ def create_app(
     app.middleware_stack = TracingMiddleware(
         _with_cors(
             DirectPaths(
-                app.build_middleware_stack(),
+                _routed(app),
                 endpoints=direct,
                 authenticator=authenticator,
                 on_error=on_error,
@@ -112,6 +112,22 @@ def create_app(
     app.router.redirect_slashes = False  # a wrong path is an error with a body, not a redirect to another scheme
     app.state.service = service
     return app
+
+
+def stack_of(app: Starlette) -> ASGIApp:
+    """What the application hands everything on to: for a server that can spare each request a coroutine."""
+    return app.middleware_stack or app
+
+
+def _routed(app: Starlette) -> ASGIApp:
+    """The router with what Starlette has around it, called as `app` would call it."""
+    stack = app.build_middleware_stack()
+
+    def call(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        scope["app"] = app
+        return stack(scope, receive, send)
+
+    return call
 
 
 def _routes(

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from handler.errors import AuthenticationError
 from handler.keys import digest
-from handler.trace import header, trace_of
+from handler.trace import headers, trace_of
 
 _PARTS_OF_PAGES = {"/docs": "/docs/static/"}
 """What a page loads, below the path behind it, is as open as the page."""
@@ -42,7 +42,8 @@ class Authenticator:
             AuthenticationError: no key, or an unknown one.
         """
         if self._digests and self.needs_key(scope["path"]):
-            trace_of(scope).api_key_id = self.identify(header(scope, b"authorization"))
+            given = headers(scope).get(b"authorization")
+            trace_of(scope).api_key_id = self.identify(None if given is None else given.decode("latin-1"))
 
     def identify(self, authorization: str | None) -> str | None:
         """The name of the key in an Authorization header; None where no keys are set and everybody may call.
@@ -53,7 +54,7 @@ class Authenticator:
         if not self._digests:
             return None
         scheme, _, presented = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not presented:
+        if not presented or (scheme != "Bearer" and scheme.lower() != "bearer"):
             raise AuthenticationError("No API key was given; send it as 'Authorization: Bearer KEY'")
         presented_digest = digest(presented.strip())
         matches = [name for name, known in self._digests if hmac.compare_digest(presented_digest, known)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from handler.errors import (
     BodyTooLargeError,
@@ -38,10 +38,18 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     length = known.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= max_bytes:
+        return body  # like most
+    return await _read_on(message, receive, max_bytes)
+
+
+async def _read_on(message: Message, receive: Receive, max_bytes: int) -> bytes:
+    """What comes in several parts, of which this is the first."""
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client left while sending its request")
         parts.append(message.get("body", b""))
@@ -50,6 +58,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
             raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
         if not message.get("more_body", False):
             return b"".join(parts)
+        message = await receive()
 
 
 async def read_body_in_time(scope: Scope, receive: Receive, settings: Settings) -> bytes:

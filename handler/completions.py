@@ -17,7 +17,6 @@ from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
 from handler.interruption import Deadlines, Delay, Departures, Interruption
 from handler.occupancy import Stay
-from handler.outbox import PUSHER
 from handler.params import ParamsFactory
 from handler.rate_limits.allowance import Allowance
 from handler.reply import Heartbeat, PushedAnswer, Reply, end_with
@@ -30,8 +29,6 @@ _MANY_LOGPROBS = 256
 """Lists of more tokens are written in a thread: thousands, each with 20 alternatives, would hold the loop too long."""
 
 T = TypeVar("T")
-_Turn = tuple[Stay, Interruption]
-"""A request that waits for the engine, and what ends it."""
 
 
 class CompletionEndpoint(Generic[RequestT]):
@@ -41,22 +38,23 @@ class CompletionEndpoint(Generic[RequestT]):
         self._service = service
         self._format: Format[RequestT] = form
         self._deadlines = Deadlines(service.settings.request_timeout)
-        self._turns = Delay[_Turn](service.settings.queue_timeout, self._check_turn)
-        self._departures = Departures()
+        self._turns = Delay[Interruption](service.settings.queue_timeout, self._check_turn)
+        self._departures = Departures(self._limit_wait)
+        self._admission = service.admission
+        self._max_body_bytes = service.settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
         trace = trace_of(scope)
-        loop = self._service.loop
-        reply = Reply(send, loop, scope.get("extensions", {}).get(PUSHER))
-        interruption = Interruption(loop, receive, self._service.admission)
+        loop, admission = self._service.loop, self._admission
+        reply = Reply(send, loop, scope.get("extensions"))
+        interruption = Interruption(loop, receive, admission)
         self._deadlines.begin(interruption, loop)
         try:
-            if self._service.admission.is_contended:
-                self._service.admission.check_head(_body_bytes(scope))
+            if admission.is_contended:
+                admission.check_head(_body_bytes(scope))
             # No name for the body here: it would be kept as long as this frame.
-            max_bytes = self._service.settings.max_body_bytes
-            await self._answer(await read_body(scope, receive, max_bytes), trace, reply, interruption)
+            await self._answer(await read_body(scope, receive, self._max_body_bytes), trace, reply, interruption)
         except asyncio.CancelledError:
             await end_with(interruption.reason(), reply, trace)
         except PilotlightError as error:
@@ -74,9 +72,8 @@ class CompletionEndpoint(Generic[RequestT]):
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)
         with service.admission.admit(form.demand(request), size) as stay:
-            turn = (stay, interruption)
             try:
-                generation, answer = await self._prepare(request, size, trace, reply, turn)
+                generation, answer = await self._prepare(request, size, trace, reply, stay, interruption)
                 del request  # nothing of its size is kept while it waits
                 try:
                     generation.submit(service.engine)
@@ -89,7 +86,8 @@ class CompletionEndpoint(Generic[RequestT]):
                     num_tokens = trace.completion_tokens or 0
                     stay.note_end(num_tokens, by_itself=generation.has_ended, ended_s=generation.ended_s)
             finally:
-                self._turns.end(turn)
+                if interruption.is_watched:
+                    self._turns.end(interruption)
 
     async def _prepare(
         self,
@@ -97,21 +95,23 @@ class CompletionEndpoint(Generic[RequestT]):
         size: int,
         trace: RequestTrace,
         reply: Reply,
-        turn: _Turn,
+        stay: Stay,
+        interruption: Interruption,
     ) -> tuple[Generation, Answer]:
         """Everything up to the submission. From here on the request may not wait longer than QUEUE_TIMEOUT."""
         service, form, loop = self._service, self._format, self._service.loop
         model = service.loaded_model
         if model is None:
             model = await self._patiently(service.model(), request, reply)
-        self._turns.begin(turn, loop)
+        interruption.stay = stay
+        if interruption.is_watched:
+            self._limit_wait(interruption)
         factory = service.params_factory(model)
         if size <= _SMALL_BODY_BYTES and form.is_light(request):
             plan = form.plan(request, model, factory)
         else:
             planned = service.in_thread(form.plan, request, model, factory)
             plan = await self._patiently(planned, request, reply)
-        stay, _ = turn
         stay.note_prompt(sum(map(len, plan.prompts)))
         if trace.allowance is not None:
             await self._reserve(trace.allowance, request, plan, factory)
@@ -121,10 +121,14 @@ class CompletionEndpoint(Generic[RequestT]):
         head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
         return generation, form.answer(request, plan, head, generation, model)
 
-    def _check_turn(self, turn: _Turn) -> None:
+    def _limit_wait(self, interruption: Interruption) -> None:
+        """Have a request's turn come in time, once it waits for that and is not over soon, like most."""
+        if interruption.stay is not None:
+            self._turns.begin(interruption, self._service.loop)
+
+    def _check_turn(self, interruption: Interruption) -> None:
         """End a request that has not begun by now."""
-        stay, interruption = turn
-        if not stay.has_begun:
+        if interruption.stay is not None and not interruption.stay.has_begun:
             waited_s = self._service.settings.queue_timeout
             interruption.interrupt(DeadlineExceededError(f"The request waited {waited_s:g} s and had not begun"))
 
@@ -151,11 +155,13 @@ class CompletionEndpoint(Generic[RequestT]):
         is_long = generation.num_logprobs > _MANY_LOGPROBS
         whole = await run_in_threadpool(answer.whole) if is_long else answer.whole()
         self._note_end(answer, trace)
-        await reply.whole(whole)
+        if not reply.whole_at_once(whole):
+            await reply.whole(whole)
 
     async def _stream(self, generation: Generation, answer: Answer, trace: RequestTrace, reply: Reply) -> None:
-        if reply.pusher is not None:
-            generation.feed(PushedAnswer(answer, reply, reply.pusher, self._service.loop))
+        pusher = reply.pusher
+        if pusher is not None:
+            generation.feed(PushedAnswer(answer, reply, pusher, self._service.loop))
         with Heartbeat(reply, self._service.settings.heartbeat_interval, generation.wake) as heartbeat:
             while not generation.has_ended:
                 frames: list[bytes] = []

@@ -5,14 +5,67 @@ Its names are in small letters, as ASGI demands. Event loop only.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from handler.errors import RequestTimeoutError
 
 _SPECIAL_HEADERS = frozenset((b"connection", b"transfer-encoding"))
 _BODILESS = frozenset((204, 304))
+
+
+class _Beginning:
+    """What all answers of status 200 begin with, while the server's own headers are those: it changes each second."""
+
+    def __init__(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._bytes = STATUS_LINE[200]
+
+    def of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Status line and header lines."""
+        if headers is not self._headers:
+            lines = (b"%b: %b\r\n" % header for header in headers)
+            self._headers, self._bytes = headers, b"".join((STATUS_LINE[200], *lines))
+        return self._bytes
+
+
+_head_of_all = _Beginning().of
+
+
+class Signal:
+    """An `asyncio.Event` that costs next to nothing where nobody waits for it, as with most requests."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: asyncio.Event | None = None
+
+    def set(self) -> None:
+        """Let those go on who wait."""
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    def clear(self) -> None:
+        """Have those wait who come from now on."""
+        self._is_set = False
+        if self._event is not None:
+            self._event.clear()
+
+    async def wait(self) -> None:
+        """Return once it is set."""
+        if self._is_set:
+            return
+        if self._event is None:
+            self._event = asyncio.Event()
+        await self._event.wait()
 
 
 class Cycle(RequestResponseCycle):
@@ -25,8 +78,39 @@ class Cycle(RequestResponseCycle):
 
     is_late = False
     ends_with_connection = False
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
     _is_read = False
     _unsent_head = b""
+
+    def __init__(
+        self,
+        scope: Any,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        server_state: ServerState,
+        logger: logging.Logger,
+        on_response: Callable[[], None],
+        *,
+        keep_alive: bool,
+        expects_100_continue: bool,
+    ) -> None:
+        """What uvicorn's sets for each request, of which most stands above: it begins alike for all."""
+        self.scope = scope
+        self.transport = transport
+        self.flow = flow
+        self.default_headers = server_state.default_headers
+        self.logger = logger
+        self.on_response = on_response
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_100_continue
+        self.message_event: Any = Signal()
+        self.body = bytearray()
 
     async def receive(self) -> Any:
         """What has come of the body, as uvicorn's own does it, but only while it comes in time.
@@ -38,7 +122,8 @@ class Cycle(RequestResponseCycle):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
             if self.more_body or self._is_read:
                 await self.message_event.wait()
             self.message_event.clear()
@@ -49,6 +134,31 @@ class Cycle(RequestResponseCycle):
         body, self.body = self.body, bytearray()
         self._is_read = not self.more_body
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+
+    def send_whole(self, fields: bytes, body: bytes, before: Callable[[], None]) -> bool:
+        """Send a whole answer of status 200 at once; False where it is not that simple, and messages have to do it.
+
+        Args:
+            fields: header lines with their ends, without Content-Length.
+            body: all of it.
+            before: called once it is certain that the answer goes out.
+        """
+        if (
+            self.response_started
+            or self.disconnected
+            or not self.keep_alive
+            or self.flow.write_paused
+            or self.waiting_for_100_continue
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        before()
+        self.response_started = self.response_complete = True
+        head = _head_of_all(self.default_headers)
+        self.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, fields, len(body), body))
+        self.message_event.set()
+        self.on_response()
+        return True
 
     def give_up(self) -> None:
         """Wait no longer for the rest of the body; the connection ends with the answer."""

@@ -55,9 +55,9 @@ class DirectPaths:
             app = self._app if scope["type"] == "lifespan" else WebSocketClose()  # no endpoint speaks anything else
             await app(scope, receive, send)
             return
-        endpoint = self._endpoints.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
-        if scope["path"].endswith("\n"):  # Starlette's patterns would let it pass for the path without it
-            endpoint = _nothing
+        endpoint = self._endpoints.get(scope["path"]) if scope["method"] == "POST" else None
+        if endpoint is None:  # Starlette's patterns would let a line's end pass for the path without it
+            endpoint = _nothing if scope["path"].endswith("\n") else self._app
         try:
             self._authenticator.admit(scope)
             await endpoint(scope, receive, send)

@@ -45,6 +45,7 @@ class Generation:
     sequence that enters a batch, with the moment at which it did.
 
     Attributes:
+        prompt_tokens: of all prompts together.
         ended_s: `time.monotonic()` when the last sequence ended, which may be long before the client has read it all.
     """
 
@@ -76,7 +77,7 @@ class Generation:
         self._handles: list[Handle] = []
         self._arrived: list[tuple[Choice, TokenEvent]] = []
         self._unfinished = len(self.choices)
-        self._prompt_tokens = trace.prompt_tokens = sum(map(len, prompts))
+        self.prompt_tokens = trace.prompt_tokens = sum(map(len, prompts))
 
     def submit(self, engine: SubmitsSequences) -> None:
         """Hand all sequences to the engine."""
@@ -158,7 +159,7 @@ class Generation:
 
     def usage(self) -> Usage:
         """Tokens used so far; a prompt with several completions counts once."""
-        prompt = self._prompt_tokens
+        prompt = self.prompt_tokens
         completion = cached = 0
         for choice in self.choices:
             completion += choice.completion_tokens
@@ -201,8 +202,9 @@ class Generation:
         elif self._consumer is not None and self._is_fed(self._consumer, choice, event):
             return
         self._arrived.append((choice, event))
-        if self._waiter is not None and not (self._waits_for_end and self._unfinished):
-            self.wake()
+        waiter = self._waiter
+        if waiter is not None and not (self._waits_for_end and self._unfinished) and not waiter.done():
+            waiter.set_result(None)
 
     def _is_fed(self, consumer: Consumer, choice: Choice, event: TokenEvent) -> bool:
         """Give an event to the consumer, unless that is not ready or others have to come before it.
@@ -232,15 +234,14 @@ class Generation:
     def _count(self, choice: Choice, event: TokenEvent) -> None:
         now_s = time.monotonic()
         num_tokens = len(event.token_ids)
-        trace = self._trace
+        trace, before_s = self._trace, choice.last_token_s
         trace.completion_tokens = (trace.completion_tokens or 0) + num_tokens
-        if choice.last_token_s is None:
-            gap_s = None
-            if trace.first_token_s is None:
-                trace.first_token_s = now_s
-            if choice.index % self._n == 0:
-                trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens
-        else:
-            gap_s = now_s - choice.last_token_s
         choice.last_token_s = now_s
-        self._metrics.observe_token_gap(num_tokens, gap_s)
+        if before_s is not None:
+            self._metrics.observe_token_gap(num_tokens, now_s - before_s)
+            return
+        self._metrics.count_tokens(num_tokens)
+        if trace.first_token_s is None:
+            trace.first_token_s = now_s
+        if choice.index % self._n == 0:
+            trace.cached_tokens = (trace.cached_tokens or 0) + event.cached_tokens

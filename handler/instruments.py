@@ -6,7 +6,7 @@ in each request and once for each token. Names, samples and help are the same.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -17,6 +17,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 Labels = tuple[str, ...]
+
+_MOST_RECENT = 512
+"""Values that wait for their bucket at most."""
 
 
 class Tally(Collector):
@@ -61,22 +64,39 @@ class Count(Collector):
 class Distribution:
     """Observations in buckets; `bounds` are the upper ones, each inclusive."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_recent", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        self._recent: list[float] = []
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count a value that came that many times."""
+        if times == 1:
+            self._recent.append(value)  # a look for its bucket costs less when it is one for many
+            if len(self._recent) >= _MOST_RECENT:
+                self._sort_in()
+            return
         self._counts[bisect_left(self._bounds, value)] += times
         self._sum += value * times
 
     def add_to(self, family: HistogramMetricFamily, labels: Labels) -> None:
         """Add what was observed so far."""
+        self._sort_in()
         names = [*map(floatToGoString, self._bounds), "+Inf"]
         family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+
+    def _sort_in(self) -> None:
+        recent, self._recent = sorted(self._recent), []
+        self._sum += sum(recent)
+        num_below = 0
+        for index, bound in enumerate(self._bounds):
+            num_up_to = bisect_right(recent, bound)
+            self._counts[index] += num_up_to - num_below
+            num_below = num_up_to
+        self._counts[-1] += len(recent) - num_below
 
 
 class Distributions(Collector):

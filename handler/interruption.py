@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from starlette.types import Receive
 
 from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError, StoppingError
+from handler.occupancy import Stay
 
 _UNWATCHED_S = 0.01
 
@@ -35,9 +36,13 @@ class Interruption:
         loop: the one that runs.
         receive: of the request, where its client is to be watched.
         server: that answers it.
+
+    Attributes:
+        stay: of the request, once it waits for its turn.
+        is_watched: whether its client is, as that of every request that is not over soon.
     """
 
-    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_server", "_task", "_watcher")
+    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_server", "_task", "_watcher", "is_watched", "stay")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, server: MayStop) -> None:
         task = asyncio.current_task(loop)
@@ -48,6 +53,8 @@ class Interruption:
         self._server = server
         self._reason: PilotlightError | None = None
         self._is_over = False
+        self.stay: Stay | None = None
+        self.is_watched = False
         self._watcher: asyncio.Task[None] | None = None
 
     def interrupt(self, reason: PilotlightError) -> None:
@@ -58,6 +65,7 @@ class Interruption:
 
     def watch(self) -> None:
         """Interrupt when the client leaves, once the body has been read: from then on nobody else may receive."""
+        self.is_watched = True
         self._watcher = self._loop.create_task(self._interrupt_on_disconnect())
 
     def end(self) -> None:
@@ -132,10 +140,19 @@ class Deadlines(Delay[Interruption]):
 
 
 class Departures(Delay[Interruption]):
-    """Notices clients that leave, from 10 ms on: to watch an answer that is out by then costs as much as to log it."""
+    """Notices clients that leave, from 10 ms on: to watch an answer that is out by then costs as much as to log it.
 
-    def __init__(self) -> None:
-        super().__init__(_UNWATCHED_S, Interruption.watch)
+    Args:
+        on_watched: called with each that is watched from now on.
+    """
+
+    def __init__(self, on_watched: Callable[[Interruption], None] = lambda _: None) -> None:
+        super().__init__(_UNWATCHED_S, self._watch)
+        self._on_watched = on_watched
+
+    def _watch(self, interruption: Interruption) -> None:
+        interruption.watch()
+        self._on_watched(interruption)
 
 
 def given_up() -> ClientDisconnectedError:

@@ -11,7 +11,10 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+import msgspec
 import orjson
+
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 FIELDS = "fields"
 """Key of `extra` under which a log call passes its structured fields."""
@@ -23,7 +26,7 @@ _NEAR_REQUESTS = frozenset(("handler.error_responses", "uvicorn.error", "asyncio
 """Loggers of what goes wrong beside a request: the words of an exception there may be those of a prompt."""
 
 
-def log_entries(logger: logging.Logger, message: str, entries: Sequence[dict[str, Any]]) -> None:
+def log_entries(logger: logging.Logger, message: str, entries: Sequence[msgspec.Struct]) -> None:
     """A line at level info for each of `entries`, all in one record: what is logged with every request costs less."""
     logger.info(message, extra={ENTRIES: entries})
 
@@ -44,8 +47,11 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
+        entries: Sequence[msgspec.Struct] | None = getattr(record, ENTRIES, None)
+        if entries is not None:
+            return _joined(head, entries)
         exception = {"exception": _exception(record)} if record.exc_info else {}
-        return "\n".join(_json({**head, **entry, **exception}) for entry in _entries(record))
+        return _json({**head, **getattr(record, FIELDS, {}), **exception})
 
     def _time(self, created_s: float) -> str:
         """ISO 8601 in UTC, to the millisecond; what all lines of a second share is written once."""
@@ -63,8 +69,9 @@ class TextFormatter(logging.Formatter):
         """Format the record; several lines where it has several entries."""
         time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         head = f"{time} {record.levelname.lower():7} {_message(record)}"
+        entries: Sequence[msgspec.Struct] | None = getattr(record, ENTRIES, None)
         lines = []
-        for fields in _entries(record):
+        for fields in (getattr(record, FIELDS, {}),) if entries is None else map(msgspec.structs.asdict, entries):
             shown = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
             lines.append(_printable(f"{head} {shown}".rstrip()))
         if record.exc_info:
@@ -96,10 +103,11 @@ def _without_words(error: BaseException) -> str:
     return "\n\nfrom\n\n".join(parts)
 
 
-def _entries(record: logging.LogRecord) -> Sequence[dict[str, Any]]:
-    """The fields of each line."""
-    entries: Sequence[dict[str, Any]] | None = getattr(record, ENTRIES, None)
-    return (getattr(record, FIELDS, {}),) if entries is None else entries
+def _joined(head: dict[str, Any], entries: Sequence[msgspec.Struct]) -> str:
+    """A line for each entry, all with the same head; all are encoded at once, and no line's end stands within one."""
+    before = orjson.dumps(head)[:-1] + b","
+    lines = _encode_lines(entries)
+    return (before + lines[1:-1].replace(b"\n{", b"\n" + before)).decode()
 
 
 def _json(entry: dict[str, Any]) -> str:
@@ -116,6 +124,9 @@ def _printable(text: str) -> str:
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send every logger of the process to `stream`, standard output by default."""
+    # No line shows where it was logged, nor by which thread: `logging` has these switches for who need not know.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001
     stream = stream or sys.stdout
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -16,7 +15,12 @@ from handler.requestlog.sink import LogSink
 from handler.trace import RequestTrace
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_MOST_ENDED = 256
+"""Requests that wait to be sorted in at most."""
 _TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
+
+_Ended = tuple[tuple[str, str, str], float, float | None, float | None, float, bool | None]
+"""Method, endpoint and status; when it came, was first scheduled, had its first token, and ended; if it was cold."""
 
 
 class Metrics:
@@ -31,6 +35,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._model_name = model_name
         registry, model = self.registry, ["model_name"]
+        self._ended: list[_Ended] = []
+        registry.register(_Before(self._sort_in))
         self._requests = Tally("http_requests", "HTTP requests.", ["method", "endpoint", "status"], registry)
         self._request_duration = Distributions(
             "http_request_duration_seconds",
@@ -87,20 +93,38 @@ class Metrics:
         return count
 
     def observe_request(self, trace: RequestTrace, method: str, endpoint: str) -> None:
-        """Count a request that ends now."""
-        now_s = time.monotonic()
+        """Count a request that has ended."""
+        end_s = trace.end_s
+        assert end_s is not None, "it is told of when that is known"
         if method == "POST":
             self.num_posted += 1
-        self._requests.add((method, endpoint, str(trace.http_status)))
-        self._request_duration.labels(method, endpoint).observe(now_s - trace.start_s)
-        if trace.cold_start and trace.first_scheduled_s is not None:
-            self._cold_starts.value += 1
-        if trace.first_scheduled_s is None:
-            return
-        self._queue_time.observe(max(0.0, trace.first_scheduled_s - trace.start_s))
-        self._inference_duration.observe(now_s - trace.first_scheduled_s)
-        if trace.first_token_s is not None:
-            self._first_token.observe(trace.first_token_s - trace.start_s)
+        self._ended.append(
+            (
+                (method, endpoint, str(trace.http_status)),
+                trace.start_s,
+                trace.first_scheduled_s,
+                trace.first_token_s,
+                end_s,
+                trace.cold_start,
+            )
+        )
+        if len(self._ended) >= _MOST_ENDED:
+            self._sort_in()
+
+    def _sort_in(self) -> None:
+        """Find out where each request belongs that has ended: for many at once that is half the work."""
+        ended, self._ended = self._ended, []
+        for labels, start_s, first_scheduled_s, first_token_s, end_s, cold_start in ended:
+            self._requests.add(labels)
+            self._request_duration.labels(*labels[:2]).observe(end_s - start_s)
+            if first_scheduled_s is None:
+                continue
+            if cold_start:
+                self._cold_starts.value += 1
+            self._queue_time.observe(max(0.0, first_scheduled_s - start_s))
+            self._inference_duration.observe(end_s - first_scheduled_s)
+            if first_token_s is not None:
+                self._first_token.observe(first_token_s - start_s)
 
     def count_unspooled_record(self) -> None:
         """Count a record that went to the function's own log."""
@@ -115,6 +139,18 @@ class Metrics:
         self._tokens.value += tokens
         if gap_s is not None:
             self._inter_token.observe(gap_s / tokens, tokens)
+
+
+class _Before(Collector):
+    """Has something done before those are asked that are registered later: the registry asks one after the other."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing."""
+        self._action()
+        return iter(())
 
 
 class _StateCollector(Collector):

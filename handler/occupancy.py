@@ -9,7 +9,7 @@ import math
 import time
 from types import TracebackType
 
-from handler.demand import Demand, Expectations
+from handler.demand import TELLING_BYTES, Demand, Expectations
 from handler.service_rate import ServiceRate
 
 
@@ -45,30 +45,18 @@ class Stay:
         has_begun: whether any of its sequences has entered a batch.
     """
 
-    __slots__ = (
-        "_began_s",
-        "_body_bytes",
-        "_completion_tokens",
-        "_demand",
-        "_num_waiting",
-        "_occupancy",
-        "_prompt_tokens",
-        "has_begun",
-        "sequences",
-        "tokens_each",
-    )
+    has_begun = False
+    _num_waiting = 0
+    _prompt_tokens = 0
+    _began_s = 0.0
 
     def __init__(self, occupancy: Occupancy, demand: Demand, body_bytes: int) -> None:
         expectations = occupancy.expectations
         self._occupancy = occupancy
         self._demand = demand
         self._body_bytes = body_bytes
-        self.sequences = demand.sequences
-        self._num_waiting = 0
-        self._prompt_tokens = 0
+        self.sequences = demand.prompts * demand.completions
         self._completion_tokens = expectations.completion_tokens(demand)
-        self._began_s = 0.0
-        self.has_begun = False
         self.tokens_each = self._each(expectations.prompt_tokens(demand, body_bytes))
 
     def __enter__(self) -> Stay:
@@ -89,10 +77,12 @@ class Stay:
     def note_prompt(self, tokens: int) -> None:
         """All prompts together turned out to have that many tokens. To be told before anything has begun."""
         self._prompt_tokens = tokens
-        before, self.tokens_each = self.tokens_each, self._each(tokens)
-        if self.tokens_each != before:
-            self._wait(0, self._num_waiting * (self.tokens_each - before))
-        self._occupancy.expectations.learn_prompt(self._demand, self._body_bytes, tokens)
+        before, each = self.tokens_each, self._each(tokens)
+        if each != before:
+            self.tokens_each = each
+            self._wait(0, self._num_waiting * (each - before))
+        if self._body_bytes >= TELLING_BYTES:
+            self._occupancy.expectations.learn_prompt(self._demand, self._body_bytes, tokens)
 
     def note_start(self, began_s: float | None) -> None:
         """One of its sequences entered a batch, at that `time.monotonic()` where the engine tells."""

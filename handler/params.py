@@ -224,11 +224,15 @@ def _prompt_logprobs(request: Request) -> int | None:
 
 
 def _logprobs(request: Request) -> int | None:
+    if isinstance(request, ChatCompletionRequest):
+        return _chat_logprobs(request)
     if isinstance(request, CompletionRequest):
         is_ranked = (request.best_of or 1) > (request.n or 1)
         return 0 if is_ranked and request.logprobs is None else request.logprobs
-    if isinstance(request, ResponseRequest):
-        return _response_logprobs(request)
+    return _response_logprobs(request)
+
+
+def _chat_logprobs(request: ChatCompletionRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs is not None:

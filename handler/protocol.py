@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -40,6 +40,19 @@ _MAX_PIPELINED = 64
 _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
 _NO_HTTP = "Invalid HTTP request received."
 _NOTHING, _HEAD, _BODY = Part
+_KNOWN_TARGETS = 256
+_KNOWN_BYTES = 256
+"""Of a target that is kept: others would be much to keep, and come once."""
+
+
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it came, and query."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
+
+
+_known_target = lru_cache(_KNOWN_TARGETS)(_target)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,12 +196,11 @@ class GatheringProtocol(HttpToolsProtocol):
         self._discarded_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; what comes behind the body is for nobody here."""
-        if self._awaited is _HEAD:
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value))
+        """Keep a header; those behind the body are kept where nobody looks for them."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def pause_writing(self) -> None:
         """The client lags behind."""
@@ -212,30 +224,25 @@ class GatheringProtocol(HttpToolsProtocol):
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":  # which is refused for what it asks for
             self._is_declining = True
             return
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        version = parser.get_http_version()
+        url, version = self.url, parser.get_http_version()
+        target = _known_target(url) if len(url) <= _KNOWN_BYTES else _target(url)
         scope["http_version"] = version
         scope["method"] = parser.get_method().decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["path"], scope["raw_path"], scope["query_string"] = target
         scope["extensions"] = self._extensions if version != "1.0" else self._unchunked_extensions
         before = self.cycle
         self.cycle = cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and version != "1.0",
+            scope,
+            self.transport,
+            self.flow,
+            self.server_state,
+            self.logger,
+            self.on_response_complete,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            expects_100_continue=self.expect_100_continue and version != "1.0",
         )
         self._awaited = _BODY
+        self.headers = []
         if before is None or before.response_complete:
             self._running = cycle
             self._start_asgi_task(cycle, self.app)
@@ -274,7 +281,8 @@ class GatheringProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             assert isinstance(cycle, Cycle)

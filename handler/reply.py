@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Send
 
@@ -15,6 +15,7 @@ from handler.engine.events import TokenEvent
 from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.formats.format import Answer
 from handler.http_errors import error_body
+from handler.outbox import PUSHER
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
 from handler.trace import RequestTrace
 
@@ -39,18 +40,30 @@ class Reply:
         is_stream: whether it has started as a stream, which may end with an error.
         is_complete: whether the last byte has been sent.
         written_s: the loop's time when something was last sent.
-        pusher: what the server offers for events that need not be waited for.
     """
 
-    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop, pusher: Pusher | None) -> None:
+    has_started = False
+    is_stream = False
+    is_complete = False
+    _answer: Answer | None = None
+
+    def __init__(self, send: Send, loop: asyncio.AbstractEventLoop, extensions: Mapping[str, Any] | None) -> None:
         self._send = send
         self._loop = loop
-        self.pusher = pusher
-        self._answer: Answer | None = None
-        self.has_started = False
-        self.is_stream = False
-        self.is_complete = False
-        self.written_s = self._loop.time()
+        self._extensions = extensions
+        self.written_s = loop.time()
+
+    @property
+    def pusher(self) -> Pusher | None:
+        """What the server offers for events that need not be waited for."""
+        return None if self._extensions is None else self._extensions.get(PUSHER)
+
+    def whole_at_once(self, body: bytes) -> bool:
+        """Send a complete JSON response, if that can be done without waiting; False: `whole` has to."""
+        self.has_started = True
+        send_json = getattr(getattr(self._send, "__self__", None), "send_json", None)
+        self.is_complete = send_json is not None and send_json(body)
+        return self.is_complete
 
     async def whole(self, body: bytes) -> None:
         """Send a complete JSON response."""

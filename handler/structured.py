@@ -13,8 +13,10 @@ from handler.errors import InvalidRequestError
 from handler.schema.sampling import SamplingFields
 from handler.schema.structured import JsonObjectFormat, JsonSchemaFormat, ResponseFormat
 
-_STRUCTURE = attrgetter("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
-_NO_STRUCTURE = (None,) * 5
+STRUCTURE_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
+"""vLLM's, of which any says what form an answer has."""
+_STRUCTURE = attrgetter(*STRUCTURE_FIELDS)
+_NO_STRUCTURE = (None,) * len(STRUCTURE_FIELDS)
 
 
 def compile_grammar(

@@ -7,11 +7,10 @@ received whole has its row. Event loop only.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,9 +19,10 @@ from handler.errors import ClientDisconnectedError, PilotlightError, SpoolError
 from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
 from handler.outbox import BEFORE_WRITE
+from handler.randomness import Randomness
 from handler.requestlog.facts import Facts
 from handler.requestlog.record import Status
-from handler.trace import RequestTrace, forget_frames, header
+from handler.trace import RequestTrace, forget_frames, headers
 
 logger = logging.getLogger("handler.access")
 
@@ -68,6 +68,7 @@ class TracingMiddleware:
         self._endpoints = endpoints
         self._is_cold = is_cold
         self._instance_id = instance_id
+        self._randomness = Randomness()
         self._held: list[RequestTrace] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,9 +76,7 @@ class TracingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # From the kernel, and not from a generator in this process: snapshots of it may be resumed many times. At once
-        # for both ids: each system call lets go of the interpreter, and the engine's thread may take it.
-        randomness = os.urandom(24).hex()
+        randomness = self._randomness.take()
         trace = RequestTrace(
             request_id=_given_id(scope) or randomness[:32],
             endpoint=scope["path"],
@@ -85,28 +84,10 @@ class TracingMiddleware:
             cold_start=self._is_cold(),
         )
         scope["pilotlight.trace"] = trace
-        is_logged = scope["method"] == "POST" and (scope["path"].startswith("/v1/") or scope["path"] in self._posted)
-        closed = False
-
-        def close() -> None:
-            nonlocal closed
-            if not closed:
-                closed = True
-                self._close(scope, trace, is_logged=is_logged)
-
-        def send_traced(message: Message) -> Awaitable[None]:  # no coroutine of its own, which each message would pay
-            if message["type"] == "http.response.start":
-                trace.http_status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode())]
-                if trace.allowance is not None:
-                    message["headers"] += trace.allowance.headers
-            elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                close()
-            return send(message)
-
+        exchange = _Exchange(scope, trace, send, self._close)
         self._metrics.num_requests_active += 1
         try:
-            await self._app(scope, receive, send_traced)
+            await self._app(scope, receive, exchange.send)
         except ClientDisconnectedError as error:
             trace.fail(error)  # nobody is left to answer, so this is handled
         except BaseException as error:
@@ -115,16 +96,16 @@ class TracingMiddleware:
             raise
         finally:
             self._metrics.num_requests_active -= 1
-            close()
+            exchange.close()
 
-    def _close(self, scope: Scope, trace: RequestTrace, *, is_logged: bool) -> None:
+    def _close(self, scope: Scope, trace: RequestTrace) -> None:
         trace.http_status = trace.http_status or _CLIENT_CLOSED_REQUEST
         trace.end_s = time.monotonic()
         endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
         self._metrics.observe_request(trace, scope["method"], endpoint)
         if isinstance(trace.error, PilotlightError):
             forget_frames(trace.error)
-        if not is_logged:
+        if scope["method"] != "POST" or not (scope["path"].startswith("/v1/") or scope["path"] in self._posted):
             return
         trace.seal(self._instance_id)
         self._keep(trace, scope)
@@ -159,27 +140,99 @@ class TracingMiddleware:
             logger.error("record not spooled", extra={FIELDS: fields})  # noqa: TRY400 - with a full disk there are many
 
 
+class _Exchange:
+    """One request and its response as they pass through; the trace is closed before the last byte.
+
+    Args:
+        scope: of the request.
+        trace: of the request.
+        send: the server's own.
+        close: called once, when the last byte is about to leave.
+    """
+
+    __slots__ = ("_close", "_is_open", "_scope", "_send", "_trace")
+
+    def __init__(
+        self, scope: Scope, trace: RequestTrace, send: Send, close: Callable[[Scope, RequestTrace], None]
+    ) -> None:
+        self._scope = scope
+        self._trace = trace
+        self._send = send
+        self._close = close
+        self._is_open = True
+
+    def send(self, message: Message) -> Awaitable[None]:  # no coroutine of its own, which each message would pay
+        """Pass a message on, with the request's id in the response's head."""
+        if message["type"] == "http.response.start":
+            trace = self._trace
+            trace.http_status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode())]
+            if trace.allowance is not None:
+                message["headers"] += trace.allowance.headers
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.close()
+        return self._send(message)
+
+    def send_json(self, body: bytes) -> bool:
+        """Send a whole response at once, if the server can do that; False: it has to go by messages.
+
+        Whoever wraps `send`, to see or to change what passes, has it by messages: a wrapper has no such method.
+        """
+        send_whole = getattr(getattr(self._send, "__self__", None), "send_whole", None)
+        if send_whole is None:
+            return False
+        trace = self._trace
+        trace.http_status = 200
+        fields = b"content-type: application/json\r\nx-request-id: %b\r\n" % trace.request_id.encode()
+        is_sent: bool = send_whole(fields, body, self.close)
+        return is_sent
+
+    def close(self) -> None:
+        """Nothing more is noted of the request."""
+        if self._is_open:
+            self._is_open = False
+            self._close(self._scope, self._trace)
+
+
 def _given_id(scope: Scope) -> str | None:
     """The client's own id if it is a valid one."""
-    given = header(scope, b"x-request-id")
-    return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else None
+    given = headers(scope).get(b"x-request-id")
+    if given is None:
+        return None
+    shown = given.decode("latin-1")
+    return shown if _VALID_REQUEST_ID.fullmatch(shown) else None
 
 
-def _line(trace: RequestTrace) -> dict[str, Any]:
+class Line(msgspec.Struct, frozen=True):
     """What the log says of a request."""
-    return {
-        "request_id": trace.request_id,
-        "endpoint": trace.endpoint,
-        "status": trace.status or Status.SUCCESS,
-        "http_status": trace.http_status,
-        "duration_ms": _rounded(trace.duration_ms),
-        "ttft_ms": _rounded(trace.ttft_ms),
-        "model_name": trace.model_name,
-        "prompt_tokens": trace.prompt_tokens,
-        "completion_tokens": trace.completion_tokens,
-        "error_type": trace.error_type,
-    }
+
+    request_id: str
+    endpoint: str
+    status: Status
+    http_status: int | None
+    duration_ms: float | None
+    ttft_ms: float | None
+    model_name: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    error_type: str | None
 
 
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)
+def _line(trace: RequestTrace) -> Line:
+    return Line(
+        trace.request_id,
+        trace.endpoint,
+        trace.status or Status.SUCCESS,
+        trace.http_status,
+        _ms_between(trace.start_s, trace.end_s),
+        _ms_between(trace.start_s, trace.first_token_s),
+        trace.model_name,
+        trace.prompt_tokens,
+        trace.completion_tokens,
+        trace.error_type,
+    )
+
+
+def _ms_between(start_s: float, end_s: float | None) -> float | None:
+    """To the tenth."""
+    return None if end_s is None else round((end_s - start_s) * 10_000) / 10

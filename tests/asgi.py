@@ -89,7 +89,7 @@ class Application:
 
 
 class Exchange:
-    """One request and its response, message by message. The server `pushes` where it can if it is told to."""
+    """One request and its response, message by message. The server pushes, and sends whole, if it is told to."""
 
     def __init__(
         self,
@@ -99,9 +99,12 @@ class Exchange:
         *,
         extensions: Mapping[str, Any] | None = None,
         pushes: bool = False,
+        sends_whole: bool = False,
         **headers: str,
     ) -> None:
         self.num_pushed = 0
+        self.num_whole = 0
+        self._sends_whole = sends_whole
         self.messages: list[Message] = []
         self.may_send = asyncio.Event()
         self.may_send.set()
@@ -165,6 +168,22 @@ class Exchange:
         self.num_pushed += 1
         self.messages.append({"type": "http.response.body", "body": body, "more_body": True})
         self._changed.set()
+
+    def send_whole(self, fields: bytes, body: bytes, before: Callable[[], None]) -> bool:
+        """Take a whole answer at once, as the server does."""
+        if not self._sends_whole:
+            return False
+        self.num_whole += 1
+        before()
+        self.before_last()
+        lines = [*fields.split(b"\r\n")[:-1], b"content-length: %d" % len(body)]
+        headers = [tuple(line.split(b": ", 1)) for line in lines]
+        self.messages += [
+            {"type": "http.response.start", "status": 200, "headers": headers},
+            {"type": "http.response.body", "body": body},
+        ]
+        self._changed.set()
+        return True
 
     async def sent(self, number: int) -> None:
         """Return when that many messages have been sent."""

@@ -38,6 +38,28 @@ def test_a_plain_request_has_no_tools() -> None:
     assert conversation(tools=[], tool_choice="auto", parallel_tool_calls=True) == Conversation(messages=[USER])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [TOOL]},
+        {"tool_choice": "none"},
+        {"parallel_tool_calls": False},
+        {"response_format": {"type": "json_object"}},
+        {"guided_json": {"type": "object"}},
+        {"guided_regex": "a"},
+        {"guided_choice": ["a"]},
+        {"guided_grammar": "start: /a/"},
+        {"structured_outputs": {"regex": "a"}},
+        {"add_generation_prompt": False},
+        {"continue_final_message": True},
+        {"chat_template_kwargs": {"a": 1}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_each_field_alone_makes_another_conversation(fields: dict[str, Any]) -> None:
+    assert conversation(**fields) != conversation()
+
+
 def test_tools_are_read() -> None:
     strict = {"type": "function", "function": {"name": "s", "strict": True, "parameters": {"type": "object"}}}
     found = conversation(tools=[TOOL, strict], parallel_tool_calls=False)

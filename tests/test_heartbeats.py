@@ -20,6 +20,7 @@ from handler.engine.listeners import Handle, OnBoot, Post
 from handler.engine.sampling_params import SamplingParams
 from handler.engine.snapshot import Snapshot
 from handler.errors import EngineError
+from handler.outbox import PUSHER
 from handler.reply import PushedAnswer, Reply
 from handler.requestlog.record import Status
 from tests.asgi import Application, Exchange
@@ -185,7 +186,7 @@ async def test_what_is_pushed_breaks_the_silence() -> None:
     pushed: list[bytes] = []
     pusher: Any = SimpleNamespace(is_ready=lambda: True, push=pushed.append)
     answer: Any = SimpleNamespace(event=lambda _, event: event.text.encode())
-    reply = Reply(_nowhere, loop, pusher)
+    reply = Reply(_nowhere, loop, {PUSHER: pusher})
     clock[0] = 2.0
     PushedAnswer(answer, reply, pusher, loop).take(Choice(0), TokenEvent(text="a"))
     assert (pushed, reply.written_s) == ([b"a"], 2.0)

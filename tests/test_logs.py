@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from handler.logs import FIELDS, JsonFormatter, TextFormatter, configure_logging, log_entries
@@ -128,10 +129,29 @@ def test_the_level_holds_and_uvicorn_speaks_only_of_trouble() -> None:
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["c"]
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """What is logged several times at once."""
+
+    number: int
+    text: str | None = None
+
+
+def test_entries_are_lines_as_if_each_were_logged_alone() -> None:
+    stream = io.StringIO()
+    configure_logging("info", stream)
+    entries = [Entry(1, 'a line\'s end\n{"number":3}\n{'), Entry(2)]
+    log_entries(logging.getLogger("handler.access"), "request", entries)
+    for entry in entries:
+        logging.getLogger("handler.access").info("request", extra={FIELDS: msgspec.structs.asdict(entry)})
+    lines = [json.loads(line) | {"time": None} for line in stream.getvalue().splitlines()]
+    assert len(lines) == 4
+    assert lines[:2] == lines[2:]
+
+
 def test_several_entries_are_lines_of_one_record() -> None:
     for stream, shows in ((io.StringIO(), '"number":%d'), (Terminal(), "number=%d")):
         configure_logging("info", stream)
-        log_entries(logging.getLogger("handler.access"), "request", [{"number": 1}, {"number": 2, "gone": None}])
+        log_entries(logging.getLogger("handler.access"), "request", [Entry(1, "here"), Entry(2)])
         lines = stream.getvalue().splitlines()
         assert len(lines) == 2
         assert all("request" in line and shows % number in line for number, line in enumerate(lines, 1))
@@ -140,5 +160,5 @@ def test_several_entries_are_lines_of_one_record() -> None:
 def test_the_level_holds_for_entries_too() -> None:
     stream = io.StringIO()
     configure_logging("warning", stream)
-    log_entries(logging.getLogger("handler.access"), "request", [{"number": 1}])
+    log_entries(logging.getLogger("handler.access"), "request", [Entry(1)])
     assert stream.getvalue() == ""

@@ -161,7 +161,7 @@ def test_requests_that_waited_for_the_boot_are_counted() -> None:
     metrics = Metrics("llama")
     for cold_start, first_scheduled_s in ((True, 1.0), (False, 1.0), (True, None)):  # the last one never began
         trace = RequestTrace(request_id="a", endpoint="/v1/completions", cold_start=cold_start)
-        trace.first_scheduled_s = first_scheduled_s
+        trace.first_scheduled_s, trace.end_s = first_scheduled_s, 2.0
         metrics.observe_request(trace, "POST", "/v1/completions")
     assert metrics.registry.get_sample_value("cold_start_requests_total") == 1
 

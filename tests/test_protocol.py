@@ -41,6 +41,74 @@ async def test_a_response_is_one_write() -> None:
     assert connection.state.total_requests == 2
 
 
+class Whole:
+    """An application that answers at once where the server can, after `before` if there is something to do."""
+
+    def __init__(self, body: bytes = b"hello") -> None:
+        self.body = body
+        self.sent: list[bool] = []
+        self.seen: list[int] = []
+        self.connection = Connection(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Any) -> None:
+        wire = self.connection.wire
+        is_sent = send.__self__.send_whole(b"x-a: b\r\n", self.body, lambda: self.seen.append(len(wire.writes)))
+        self.sent.append(is_sent)
+        if not is_sent:
+            await answering(self.body)(scope, receive, send)
+
+
+async def test_a_whole_answer_goes_out_at_once() -> None:
+    app = Whole()
+    answer = b"HTTP/1.1 200 OK\r\ndate: today\r\nx-a: b\r\ncontent-length: 5\r\n\r\nhello"
+    assert await app.connection.ask() == answer
+    app.connection.state.default_headers = [(b"date", b"tomorrow"), (b"server", b"s")]
+    later = answer.replace(b"today", b"tomorrow\r\nserver: s")
+    assert await app.connection.ask(GET + GET) == later + later
+    assert app.sent == [True, True, True]
+    assert app.connection.state.total_requests == 3
+    assert not app.connection.wire.is_closed
+
+
+async def test_what_is_to_be_done_before_a_whole_answer_is_done_before_any_of_it_leaves() -> None:
+    app = Whole(bytes(1 << 20))  # too much to wait for the end of the turn
+    await app.connection.ask()
+    assert app.sent == [True]
+    assert app.seen == [0]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "answer"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 5\r\nconnection: close"),
+        (b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+        (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+        (b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+    ],
+)
+async def test_what_is_no_simple_answer_goes_by_messages(request_bytes: bytes, answer: bytes) -> None:
+    app = Whole()
+    assert (await app.connection.ask(request_bytes)).startswith(answer)
+    assert app.sent == [False]
+    assert app.seen == []
+    assert app.connection.wire.sent.endswith(b"\r\n\r\n" if request_bytes.startswith(b"HEAD") else b"hello")
+
+
+async def test_nobody_is_answered_whole_who_lags_or_has_left() -> None:
+    app = Whole()
+    app.connection.protocol.pause_writing()
+    app.connection.protocol.data_received(GET)
+    await turn_until(lambda: app.sent)
+    assert app.connection.wire.writes == []
+    app.connection.protocol.resume_writing()
+    await app.connection.idle()
+    app.connection.protocol.data_received(GET)
+    app.connection.protocol.connection_lost(None)
+    await app.connection.idle()
+    assert app.sent == [False, False]
+    assert app.seen == []
+
+
 async def test_a_head_that_tells_the_length_waits_for_the_body() -> None:
     has_begun, may_go_on = asyncio.Event(), asyncio.Event()
 

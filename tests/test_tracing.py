@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from handler.contract import ENDPOINTS, Endpoint
@@ -54,13 +55,14 @@ async def test_any_other_is_replaced(application: Application, given: str) -> No
     assert record.request_id == made
 
 
+@pytest.mark.parametrize("sends_whole", [False, True])
 @pytest.mark.parametrize(
     ("fields", "tokens"), [({"stream": True}, 3), ({"stream": False}, 3), ({"model": "other"}, None)]
 )
 async def test_the_record_is_there_before_the_last_byte(
-    application: Application, fields: dict[str, object], tokens: int | None
+    application: Application, fields: dict[str, object], tokens: int | None, *, sends_whole: bool
 ) -> None:
-    exchange = Exchange(application, PATH, asking(**fields))
+    exchange = Exchange(application, PATH, asking(**fields), sends_whole=sends_whole)
     found: list[Record] = []
     exchange.before_last = lambda: found.extend(application.records())
     await exchange.done()
@@ -68,6 +70,51 @@ async def test_the_record_is_there_before_the_last_byte(
     (record,) = found
     assert (record.http_status, record.completion_tokens) == (exchange.status, tokens)
     assert application.records() == []
+
+
+_LIMITED = {"RATE_LIMIT_REQUESTS_PER_MINUTE": "100"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "path", "wraps"),
+    [
+        ({}, PATH, 0),
+        ({}, "/invocations", 0),
+        ({"CORS_ORIGINS": "https://a.example"}, PATH, 1),
+        (_LIMITED, PATH, 1),
+        (_LIMITED | {"CORS_ORIGINS": "*"}, "/invocations", 2),
+    ],
+)
+async def test_an_answer_is_sent_whole_only_where_nobody_has_to_see_it_pass(
+    tiny_served: Snapshot, tmp_path: Path, environ: dict[str, str], path: str, wraps: int
+) -> None:
+    async with Application(tiny_served, tmp_path, environ) as application:
+        found: list[tuple[list[str], bytes]] = []
+        for sends_whole in (False, True):
+            exchange = Exchange(
+                application,
+                path,
+                asking(temperature=0),
+                sends_whole=sends_whole,
+                origin="https://a.example",
+                x_request_id="x",
+            )
+            await exchange.done()
+            (record,) = application.records()
+            assert (record.status, record.http_status, record.completion_tokens) == ("success", 200, 3)
+            found.append((sorted(exchange.headers), exchange.body.partition(b'"choices"')[2]))
+            assert exchange.num_whole == (sends_whole and not wraps)
+        assert found[0] == found[1]
+        names = found[0][0]
+        assert ("access-control-allow-origin" in names) == ("CORS_ORIGINS" in environ)
+        assert ("x-ratelimit-limit-requests" in names) == (_LIMITED.items() <= environ.items())
+
+
+async def test_instances_are_answered_as_one(application: Application) -> None:
+    body = {"instances": [asking(), asking()]}
+    exchange = Exchange(application, "/invocations", body, sends_whole=True)
+    await exchange.done()
+    assert len(orjson.loads(exchange.body)["predictions"]) == 2
 
 
 async def test_only_what_does_something_is_a_record(application: Application) -> None:
@@ -97,12 +144,12 @@ async def test_every_record_has_its_log_line(application: Application, caplog: p
     good, bad = [fields for entry in access for fields in getattr(entry, ENTRIES)]
     records = application.records()
     for entry, record in zip((good, bad), records, strict=True):
-        assert entry["request_id"] == record.request_id
-        assert entry["status"] == record.status
-        assert entry["duration_ms"] == pytest.approx(record.duration_ms, abs=0.1)
-    assert (good["model_name"], good["prompt_tokens"], good["completion_tokens"]) == ("llama", 2, 3)
-    assert good["error_type"] is None
-    assert bad["error_type"] == "InvalidRequestError"
+        assert entry.request_id == record.request_id
+        assert entry.status == record.status
+        assert entry.duration_ms == pytest.approx(record.duration_ms, abs=0.1)
+    assert (good.model_name, good.prompt_tokens, good.completion_tokens) == ("llama", 2, 3)
+    assert good.error_type is None
+    assert bad.error_type == "InvalidRequestError"
     assert records[0].metadata == {"team": "a"}
     assert len({record.instance_id for record in records}) == 1
 
@@ -142,7 +189,7 @@ async def test_where_responses_are_gathered_records_are_kept_together_before_any
     ids = [exchange.headers["x-request-id"] for exchange in exchanges]
     assert sorted(record.request_id for record in application.records()) == sorted(ids)
     (entries,) = [getattr(entry, ENTRIES) for entry in caplog.records if entry.name == "handler.access"]
-    assert sorted(entry["request_id"] for entry in entries) == sorted(ids)
+    assert sorted(entry.request_id for entry in entries) == sorted(ids)
     await Exchange(application, PATH, asking(), extensions={BEFORE_WRITE: actions.append}).done()
     assert len(actions) == 2
     await Exchange(application, PATH, asking()).done()  # whose bytes nobody holds back

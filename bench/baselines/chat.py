@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -36,6 +37,7 @@ from handler.errors import (
 )
 from handler.fingerprint import system_fingerprint
 from handler.http_errors import http_error
+from handler.randomness import DIGITS
 from handler.service import ServesModel
 from handler.settings import Settings
 from handler.trace import RequestTrace
@@ -44,8 +46,24 @@ CHAT_PATH = "/v1/chat/completions"
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_CLOSED_REQUEST = 499
+_DRAWN_REQUESTS = 256
 
 _log = logging.getLogger(__name__)
+
+
+class _Randomness(threading.local):
+    """Random digits for many requests at once, as the function draws them: each call lets go of the interpreter."""
+
+    left: Iterator[str] = iter(())
+
+    def take(self) -> str:
+        """Those of one request."""
+        taken = next(self.left, None)
+        if taken is None:
+            drawn = os.urandom(_DRAWN_REQUESTS * DIGITS // 2).hex()
+            self.left = (drawn[start : start + DIGITS] for start in range(0, len(drawn), DIGITS))
+            taken = next(self.left)
+        return taken
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +92,7 @@ class Chat:
         self._authenticator = Authenticator(settings.api_keys)
         self._instance_id = uuid.uuid4().hex[:12]
         self._fingerprint: str | None = None
+        self._randomness = _Randomness()
 
     @property
     def is_ready(self) -> bool:
@@ -83,7 +102,7 @@ class Chat:
     def begin(self, given_id: str | None) -> RequestTrace:
         """A new request's trace, under the client's own id if that is a valid one."""
         is_valid = given_id is not None and _VALID_REQUEST_ID.fullmatch(given_id)
-        randomness = os.urandom(24).hex()  # for both ids at once, as the function does it
+        randomness = self._randomness.take()
         return RequestTrace(
             request_id=given_id if given_id is not None and is_valid else randomness[:32],
             endpoint=CHAT_PATH,

@@ -32,7 +32,7 @@ def main() -> None:
     raise_descriptor_limit()
     settings = settings_of(spec)
     with (Path(spec.directory) / "log").open("w", encoding="utf-8") as log:
-        configure_logging("info", log)
+        configure_logging("warning", log)  # nobody writes a line for each request here
         if spec.stack in {"flask", "django"}:
             _serve_wsgi(spec, settings)
         elif spec.stack == "pilotlight":
@@ -73,7 +73,7 @@ def _serve_pilotlight(spec: StackSpec, settings: Settings) -> None:
     import uvicorn  # noqa: PLC0415
 
     from bench.baselines.pilotlight_app import PlainWorkloads  # noqa: PLC0415
-    from handler.app import create_app  # noqa: PLC0415
+    from handler.app import create_app, stack_of  # noqa: PLC0415
     from handler.cli.listener import bind  # noqa: PLC0415
     from handler.cli.serve import calm_collector, uvicorn_config  # noqa: PLC0415
 
@@ -81,7 +81,7 @@ def _serve_pilotlight(spec: StackSpec, settings: Settings) -> None:
     engine = engine_of(spec, settings, timeline)
     app = create_app(settings, engine, sink_of(settings), timeline, on_ready=lambda _: calm_collector())
     listener = bind(settings.host, settings.port)
-    config = uvicorn_config(PlainWorkloads(app, database_of(spec)), settings, listener)
+    config = uvicorn_config(PlainWorkloads(stack_of(app), database_of(spec)), settings, listener)
     uvicorn.Server(config).run([listener])
 
 

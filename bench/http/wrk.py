@@ -26,6 +26,14 @@ _CHAT = "/v1/chat/completions"
 _GRACE_S = 20.0
 _TIMEOUT_S = 2
 """wrk's own: a later answer is an error."""
+_PRELUDE = """
+import contextlib, os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+with contextlib.suppress(PermissionError):
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""On its processor wrk goes before all others, where it may: a load that waits for PostgreSQL there measures that."""
 _SCRIPT = """
 local began_s = os.clock()
 wrk.method = "METHOD"
@@ -161,9 +169,8 @@ def put_load(load: WrkLoad) -> WrkAnswer:
     with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as directory:
         script = Path(directory) / "load.lua"
         script.write_text(_script(load), encoding="utf-8")
-        pinned = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"
         command = [
-            *(sys.executable, "-c", pinned, str(load.core), find_wrk(), "--threads", "1"),
+            *(sys.executable, "-c", _PRELUDE, str(load.core), find_wrk(), "--threads", "1"),
             *("--connections", str(load.connections), "--duration", f"{load.seconds}s"),
             *("--timeout", f"{load.timeout_s}s", "--latency", "--script", str(script)),
             f"http://127.0.0.1:{load.port}{load.path}",

@@ -18,10 +18,11 @@ from types import FrameType
 from typing import NoReturn
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 import handler
-from handler.app import create_app
+from handler.app import create_app, stack_of
 from handler.boot import BootTimeline
 from handler.cli.announcement import announce
 from handler.cli.idleness import Idleness
@@ -229,7 +230,7 @@ def uvicorn_config(
     """
     limits = Limits(arrival_s=settings.body_timeout, stall_s=stall_timeout_s, connections=max_connections())
     return uvicorn.Config(
-        app,
+        stack_of(app) if isinstance(app, Starlette) else app,
         loop="uvloop",
         http=gathering_protocol(limits, listener),
         ws="none",

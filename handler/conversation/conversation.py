@@ -48,6 +48,10 @@ class TemplateOptions(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Any] = {}
 
 
+NO_OPTIONS = TemplateOptions()
+"""Of most conversations."""
+
+
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a chat model.
 
@@ -71,7 +75,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     output: GrammarSpec | None = None
     output_param: str = "response_format"
-    template: TemplateOptions = TemplateOptions()
+    template: TemplateOptions = NO_OPTIONS
 
 
 def describe_tool(tool: Tool) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from handler.conversation.markers import HERMES_CLOSE, HERMES_OPEN
 
 Message = dict[str, Any]
 
+_BARE = {2}
+"""Members of a message that has a role and content alone: neither calls nor results have so few."""
+
 _INSTRUCTIONS = """\
 # Tools
 
@@ -35,6 +38,8 @@ Results come back within <tool_response></tool_response>."""
 
 def in_words(messages: list[Message], tools: tuple[Tool, ...], *, knows_system_role: bool) -> list[Message]:
     """Messages of system, user and assistant alone, with everything about tools in their text."""
+    if not tools and {*map(len, messages)} == _BARE:
+        return messages
     plain: list[Message] = []
     follows_result = False
     for message in messages:

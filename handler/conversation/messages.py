@@ -32,7 +32,14 @@ def template_messages(messages: list[ChatMessage], param: str = "messages") -> l
     Raises:
         InvalidRequestError: an assistant's message that says nothing, or calls whose arguments are no JSON object.
     """
-    return [_template_message(message, index, param) for index, message in enumerate(messages)]
+    shaped = []
+    for index, message in enumerate(messages):
+        role, content = _ROLES.get(type(message)), message.content
+        if role is not None and message.name is None and isinstance(content, str):  # like most
+            shaped.append({"role": role, "content": content})
+        else:
+            shaped.append(_template_message(message, index, param))
+    return shaped
 
 
 def check_calls(messages: SequenceOf[ChatMessage], param: str = "messages") -> None:

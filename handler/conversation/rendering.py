@@ -7,7 +7,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from handler.conversation.conversation import Conversation, describe_tool
+from handler.conversation.conversation import NO_OPTIONS, Conversation, TemplateOptions, describe_tool
 from handler.conversation.fallback import in_words
 from handler.engine.tool_syntax import ToolSyntax
 from handler.errors import InvalidRequestError
@@ -28,20 +28,12 @@ def render_prompt(conversation: Conversation, template: ChatTemplate) -> str:
     Raises:
         InvalidRequestError: the template refuses the conversation, or options contradict each other.
     """
-    options = conversation.template
-    if options.variables:
-        _check_variables(options.variables, template)
-    add_generation_prompt = options.add_generation_prompt
-    if options.continue_final_message and add_generation_prompt:
-        raise InvalidRequestError(
-            "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
-        )
-    if add_generation_prompt is None:
-        add_generation_prompt = not options.continue_final_message
-    messages = conversation.messages
-    open_end = None
-    if options.continue_final_message:
-        messages, open_end = _open_final_message(messages, conversation.messages_param)
+    options, messages = conversation.template, conversation.messages
+    add_generation_prompt, open_end = True, None
+    if options is not NO_OPTIONS:
+        add_generation_prompt = _adds_generation_prompt(options, template)
+        if options.continue_final_message:
+            messages, open_end = _open_final_message(messages, conversation.messages_param)
     tools = conversation.tools if conversation.tool_choice.mode != "none" else ()
     described = None
     if template.tool_syntax is None:
@@ -56,6 +48,18 @@ def render_prompt(conversation: Conversation, template: ChatTemplate) -> str:
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), conversation.messages_param) from error
     return text if open_end is None else _cut(text, open_end, conversation.messages_param)
+
+
+def _adds_generation_prompt(options: TemplateOptions, template: ChatTemplate) -> bool:
+    """Whether it does, where the options make sense."""
+    _check_variables(options.variables, template)
+    if options.add_generation_prompt is None:
+        return not options.continue_final_message
+    if options.continue_final_message and options.add_generation_prompt:
+        raise InvalidRequestError(
+            "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
+        )
+    return options.add_generation_prompt
 
 
 def _check_variables(variables: dict[str, Any], template: ChatTemplate) -> None:

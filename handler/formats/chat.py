@@ -23,7 +23,8 @@ from handler.engine.events import TokenEvent
 from handler.engine.loaded import LoadedModel
 from handler.engine.tokenizer import Tokenizer
 from handler.errors import InvalidRequestError, PilotlightError
-from handler.formats.chat_conversation import conversation_of
+from handler.formats.chat_conversation import conversation_of, is_plain
+from handler.formats.chat_text import is_text_alone, text_answer
 from handler.formats.format import Head, Plan, choice_error, reason_of
 from handler.formats.logprobs import content_logprobs
 from handler.generation import Generation
@@ -66,7 +67,7 @@ class ChatFormat:
 
     def is_light(self, request: ChatCompletionRequest) -> bool:
         """Nothing is compiled, and no tools are described."""
-        return not request.tools and grammar_spec(request, request.response_format) is None
+        return is_plain(request) or (not request.tools and grammar_spec(request, request.response_format) is None)
 
     def plan(self, request: ChatCompletionRequest, model: LoadedModel, factory: ParamsFactory) -> Plan:
         """Render the template, which writes all special tokens itself, and encode."""
@@ -164,6 +165,10 @@ class ChatAnswer:
 
     def whole(self) -> bytes:
         """A chat.completion."""
+        generation = self._generation
+        first, *others = generation.choices
+        if self._parsers is None and not others and not self._with_tier and is_text_alone(first):
+            return text_answer(self._head, self._id, first, generation.prompt_tokens)
         choices = [
             ChatChoice(
                 index=choice.index,
@@ -173,7 +178,7 @@ class ChatAnswer:
                 stop_reason=choice.stop_reason,
                 error=choice_error(choice) or msgspec.UNSET,
             )
-            for choice in self._generation.choices
+            for choice in generation.choices
         ]
         answer = ChatCompletion(
             id=self._id,
@@ -181,7 +186,7 @@ class ChatAnswer:
             model=self._head.model,
             system_fingerprint=self._head.fingerprint,
             choices=choices,
-            usage=self._generation.usage(),
+            usage=generation.usage(),
             service_tier=_TIER if self._with_tier else msgspec.UNSET,
         )
         return encode_json(answer)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
-from handler.conversation.conversation import Conversation, TemplateOptions, Tool, ToolChoice
+from handler.conversation.conversation import NO_OPTIONS, Conversation, TemplateOptions, Tool, ToolChoice
 from handler.conversation.messages import check_calls, template_messages
 from handler.errors import InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
 from handler.schema.tools import AllowedTool, AllowedToolChoice, FunctionTool, NamedTool, ToolChoiceField
-from handler.structured import grammar_spec
+from handler.structured import STRUCTURE_FIELDS, grammar_spec
 
 _AUTO = ToolChoice()
-_PLAIN = TemplateOptions()
+_SELDOM_SET_FIELDS = (
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    *STRUCTURE_FIELDS,
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+)
+_SELDOM_SET = attrgetter(*_SELDOM_SET_FIELDS)
+_NONE_SET = (None,) * len(_SELDOM_SET_FIELDS)
+
+
+def is_plain(request: ChatCompletionRequest) -> bool:
+    """Whether nothing but messages says what the conversation is, as with most requests."""
+    return _SELDOM_SET(request) == _NONE_SET
 
 
 def conversation_of(request: ChatCompletionRequest) -> Conversation:
@@ -24,6 +41,8 @@ def conversation_of(request: ChatCompletionRequest) -> Conversation:
     """
     messages = template_messages(request.messages)
     check_calls(request.messages)
+    if is_plain(request):
+        return Conversation(messages=messages)
     choice, tools = _choose(request.tool_choice, read_tools(request.tools) if request.tools else ())
     output, output_param = grammar_spec(request, request.response_format) or (None, "response_format")
     return Conversation(
@@ -44,7 +63,7 @@ def _options(request: ChatCompletionRequest) -> TemplateOptions:
         request.chat_template_kwargs,
     )
     if add is None and not continues and not variables:
-        return _PLAIN
+        return NO_OPTIONS
     return TemplateOptions(add_generation_prompt=add, continue_final_message=bool(continues), variables=variables or {})
 
 

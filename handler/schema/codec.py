@@ -11,7 +11,7 @@ import orjson
 
 from handler.errors import InvalidRequestError
 from handler.schema.diagnosis import repeated_name, undecodable
-from handler.schema.unsupported import explain, find_refused
+from handler.schema.unsupported import asks_for_refused, explain, find_refused
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -103,6 +103,8 @@ def convert_request(value: dict[str, Any], kind: type[StructT]) -> StructT:
 
 
 def _checked(request: StructT) -> StructT:
+    if not asks_for_refused(request):
+        return request
     for name, message in find_refused(request):
         raise InvalidRequestError(f"{name}: {message}", name)
     return request

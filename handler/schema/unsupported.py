@@ -31,13 +31,16 @@ def explain(kind: type[msgspec.Struct], path: str, message: str) -> str:
     return message
 
 
+def asks_for_refused(request: msgspec.Struct) -> bool:
+    """Whether `find_refused` finds something."""
+    return True in _never_true(type(request)).values(request)
+
+
 def find_refused(request: msgspec.Struct) -> Iterator[tuple[str, str]]:
     """Booleans that are true and must not be, each with what is wrong."""
-    never_true = _never_true(type(request))
-    if True in never_true.values(request):
-        for name, reason in never_true.reasons:
-            if getattr(request, name):
-                yield name, f"true is not supported. {reason}"
+    for name, reason in _never_true(type(request)).reasons:
+        if getattr(request, name):
+            yield name, f"true is not supported. {reason}"
 
 
 class _NeverTrue(msgspec.Struct, frozen=True):
