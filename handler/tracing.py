@@ -101,11 +101,11 @@ class TracingMiddleware:
     def _close(self, scope: Scope, trace: RequestTrace) -> None:
         trace.http_status = trace.http_status or _CLIENT_CLOSED_REQUEST
         trace.end_s = time.monotonic()
-        endpoint = trace.endpoint if trace.endpoint in self._endpoints else "other"
-        self._metrics.observe_request(trace, scope["method"], endpoint)
+        path, method = trace.endpoint, scope["method"]
+        self._metrics.observe_request(trace, method, path if path in self._endpoints else "other")
         if isinstance(trace.error, PilotlightError):
             forget_frames(trace.error)
-        if scope["method"] != "POST" or not (scope["path"].startswith("/v1/") or scope["path"] in self._posted):
+        if method != "POST" or not (path.startswith("/v1/") or path in self._posted):
             return
         trace.seal(self._instance_id)
         self._keep(trace, scope)
