@@ -42,7 +42,11 @@ class Interruption:
         is_watched: whether its client is, as that of every request that is not over soon.
     """
 
-    __slots__ = ("_is_over", "_loop", "_reason", "_receive", "_server", "_task", "_watcher", "is_watched", "stay")
+    stay: Stay | None = None
+    is_watched = False
+    _reason: PilotlightError | None = None
+    _is_over = False
+    _watcher: asyncio.Task[None] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, server: MayStop) -> None:
         task = asyncio.current_task(loop)
@@ -51,11 +55,6 @@ class Interruption:
         self._loop = loop
         self._receive = receive
         self._server = server
-        self._reason: PilotlightError | None = None
-        self._is_over = False
-        self.stay: Stay | None = None
-        self.is_watched = False
-        self._watcher: asyncio.Task[None] | None = None
 
     def interrupt(self, reason: PilotlightError) -> None:
         """Cancel the task; the first reason counts, and none after the end."""

@@ -14,8 +14,8 @@ from handler.engine.status import ModelInfo
 from handler.engine.tokenizer import Tokenizer
 from handler.errors import ContextLengthError, InvalidRequestError
 from handler.schema.chat import ChatCompletionRequest
-from handler.schema.responses import LOGPROBS, ResponseRequest
-from handler.schema.sampling import SamplingFields
+from handler.schema.responses import LOGPROBS, ResponseRequest, ResponseStreamOptions
+from handler.schema.sampling import SamplingFields, StreamOptions
 from handler.schema.text import CompletionRequest
 from handler.schema.unsupported import find_refused
 
@@ -71,7 +71,8 @@ class ParamsFactory:
             ContextLengthError: prompt and completion do not fit the model together.
             InvalidRequestError: a token id that the model does not have, or fields that contradict each other.
         """
-        _check_stream(request)
+        if request.stream_options is not None:
+            _check_stream(request, request.stream_options)
         max_tokens = self._max_tokens(request, longest_prompt_tokens)
         temperature = self._temperature if request.temperature is None else request.temperature
         top_p = self._top_p if request.top_p is None else request.top_p
@@ -141,7 +142,8 @@ class ParamsFactory:
                 f"{self._info.max_model_len}{left}",
                 param,
             )
-        self._check_token_ids(tokens, param)
+        if max(tokens) >= self._info.vocab_size:
+            self._check_token_ids(tokens, param)
         return tokens
 
     def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
@@ -210,12 +212,10 @@ def _stops(request: SamplingFields) -> tuple[str, ...]:
     return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
 
 
-def _check_stream(request: Request) -> None:
-    if request.stream_options is None:
-        return
+def _check_stream(request: Request, options: StreamOptions | ResponseStreamOptions) -> None:
     if not request.stream:
         raise InvalidRequestError("stream_options needs stream to be true", "stream_options")
-    for name, message in find_refused(request.stream_options):
+    for name, message in find_refused(options):
         raise InvalidRequestError(f"stream_options.{name}: {message}", f"stream_options.{name}")
 
 

@@ -145,17 +145,17 @@ def _calibrated(plan: Plan, snapshot: Snapshot | None, progress: RunProgress) ->
 def _measure(
     plan: Plan, postgres: Postgres, snapshot: Snapshot | None, raw: RawFiles, progress: RunProgress
 ) -> tuple[list[RoundResult], list[Failure]]:
-    """The stub engine's rounds, then the model's."""
+    """All rounds of a part, then those of the next: within a round little time lies between one stack and another."""
     rng = random.Random(plan.seed)  # noqa: S311  (an order)
     rounds: list[RoundResult] = []
     failures: list[Failure] = []
-    for parts, num_rounds in ((STUB_PARTS, plan.rounds), (MODEL_PARTS, plan.model_rounds)):
+    for part in (*STUB_PARTS, *MODEL_PARTS):
         contenders = [
             StackPart(stack, part, plan, postgres, snapshot, raw, progress)
-            for part in parts
             for stack in plan.stacks
             if has_part(stack, part)
         ]
+        num_rounds = plan.model_rounds if part in MODEL_PARTS else plan.rounds
         measured, failed = run_rounds(contenders, num_rounds, rng, progress.say)
         rounds += measured
         failures += failed

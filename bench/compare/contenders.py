@@ -152,7 +152,7 @@ class _Loads:
     def warm_up(self) -> None:
         """Chats that do not count."""
         self._progress.load("warm-up")
-        plan = msgspec.structs.replace(self._plan, seconds=self._plan.warm_up_seconds)
+        plan = msgspec.structs.replace(self._plan, seconds=self._plan.warm_up_seconds, compared_factor=1)
         whole_answers(self._server, "chat", plan.busy_connections, plan, RawFiles(None), "warm-up")
 
     def whole(self, workload: Workload, connections: int) -> None:

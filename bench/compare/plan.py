@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from bench.baselines.plan import Stack
+from bench.compare.points import Workload
 
 Part = Literal["closed", "streams", "open", "model"]
 """On the stub engine closed loops of whole answers, one of streams, and open loops; both on the embedded model."""
@@ -79,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         seconds: of each closed loop on the stub engine; of a crowd more, see `seconds_of`.
         warm_up_seconds: of chats before the first one that counts.
         busy_connections: at which all workloads are compared.
+        compared_factor: chats are measured for so many times `seconds` there.
         curve: connections of the chats' curve.
         streams: connections of the closed loop that streams.
         stream_tokens: of each of its answers.
@@ -101,6 +103,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     warm_up_seconds: int
     busy_connections: int = 64
+    compared_factor: int = 3
     curve: tuple[int, ...]
     streams: int = 64
     stream_tokens: int = 256
@@ -115,9 +118,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     load_core: int
     seed: int
 
-    def seconds_of(self, connections: int) -> int:
-        """Of a closed loop: a crowd takes a while until everybody has been answered more than once."""
-        return self.seconds + connections // _CROWD
+    def seconds_of(self, workload: Workload, connections: int) -> int:
+        """Of a closed loop: a crowd takes a while until everybody has been answered more than once.
+
+        What is compared at last is measured for longer: a machine's speed varies from one second to the next.
+        """
+        is_compared = workload == "chat" and connections == self.busy_connections
+        return self.seconds * (self.compared_factor if is_compared else 1) + connections // _CROWD
 
     def budget_s(self, part: Part, round_number: int) -> float:
         """How long a stack takes in one round."""
@@ -127,7 +134,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return _START_S[part] + self.model_loops.budget_s(round_number)
         if part == "streams":
             return _START_S[part] + self.warm_up_seconds + self.seconds
-        loads = [self.seconds_of(number) for number in self.curve] + [self.seconds] * NUM_PLAIN
+        loads = [self.seconds_of("chat", number) for number in self.curve] + [self.seconds] * NUM_PLAIN
         return _START_S[part] + self.warm_up_seconds + sum(seconds + _WRK_S for seconds in loads)
 
     @property
@@ -207,6 +214,7 @@ def quick_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core
         is_quick=True,
         seconds=1,
         warm_up_seconds=1,
+        compared_factor=2,
         curve=(64, 100, 500, 1000),
         open_loops=msgspec.structs.replace(
             plan.open_loops,

@@ -32,13 +32,13 @@ def template_messages(messages: list[ChatMessage], param: str = "messages") -> l
     Raises:
         InvalidRequestError: an assistant's message that says nothing, or calls whose arguments are no JSON object.
     """
-    shaped = []
-    for index, message in enumerate(messages):
+    shaped: list[dict[str, Any]] = []
+    for message in messages:
         role, content = _ROLES.get(type(message)), message.content
         if role is not None and message.name is None and isinstance(content, str):  # like most
             shaped.append({"role": role, "content": content})
         else:
-            shaped.append(_template_message(message, index, param))
+            shaped.append(_template_message(message, len(shaped), param))
     return shaped
 
 
