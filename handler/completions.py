@@ -71,7 +71,7 @@ class CompletionEndpoint(Generic[RequestT]):
         del body
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
         service.check_model_name(request.model)
-        with service.admission.admit(form.demand(request), size) as stay:
+        with self._admission.admit(form.demand(request), size) as stay:
             try:
                 generation, answer = await self._prepare(request, size, trace, reply, stay, interruption)
                 del request  # nothing of its size is kept while it waits
@@ -98,7 +98,10 @@ class CompletionEndpoint(Generic[RequestT]):
         stay: Stay,
         interruption: Interruption,
     ) -> tuple[Generation, Answer]:
-        """Everything up to the submission. From here on the request may not wait longer than QUEUE_TIMEOUT."""
+        """Everything up to the submission.
+
+        From here on the request may not wait longer than QUEUE_TIMEOUT, counted from when its client is watched.
+        """
         service, form, loop = self._service, self._format, self._service.loop
         model = service.loaded_model
         if model is None:

@@ -11,7 +11,7 @@ import msgspec
 
 _BYTES_PER_TOKEN = 4.0
 """Of English text, until long prompts have been tokenized."""
-TELLING_BYTES = 4096
+_TELLING_BYTES = 4096
 """Of smaller bodies much is JSON and template: they say nothing of long ones, and cost too little to matter."""
 _UNKNOWN_COMPLETION_TOKENS = 256
 """Expected of a completion that has no limit, before any has ended."""
@@ -41,9 +41,6 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 class Expectations:
     """Learns how many tokens requests come to.
 
-    Of completions it learns by kinds: of one kind are those whose limits lie between the same powers of two, and those
-    that have none.
-
     Args:
         default_max_tokens: limit of requests that set none; None where nothing but the model's context limits them.
     """
@@ -61,20 +58,24 @@ class Expectations:
         """Of one completion."""
         max_tokens = demand.max_tokens
         limit = self._default_max_tokens if max_tokens is None else max_tokens
-        known = self._completion_tokens.get(-1 if max_tokens is None else max_tokens.bit_length())
+        known = self._completion_tokens.get(_kind(max_tokens))
         if known is None:
             return _UNKNOWN_COMPLETION_TOKENS if limit is None else limit
         return known if limit is None or known < limit else limit
 
     def learn_prompt(self, demand: Demand, body_bytes: int, prompt_tokens: int) -> None:
         """Take in how many tokens the prompts of a body have."""
-        if demand.prompt_tokens is None and body_bytes >= TELLING_BYTES and prompt_tokens:
+        if demand.prompt_tokens is None and body_bytes >= _TELLING_BYTES and prompt_tokens:
             self._bytes_per_token += _SMOOTHING * (body_bytes / prompt_tokens - self._bytes_per_token)
 
     def learn_completion(self, demand: Demand, tokens: float) -> None:
         """Take in how many tokens the completions of a request have on average, which ended by themselves."""
-        max_tokens = demand.max_tokens
-        kind = -1 if max_tokens is None else max_tokens.bit_length()
+        kind = _kind(demand.max_tokens)
         known = self._completion_tokens.get(kind)
         if known != tokens:
             self._completion_tokens[kind] = tokens if known is None else known + _SMOOTHING * (tokens - known)
+
+
+def _kind(max_tokens: int | None) -> int:
+    """Requests are of one kind whose limits lie between the same powers of two, or who have none."""
+    return -1 if max_tokens is None else max_tokens.bit_length()

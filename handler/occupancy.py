@@ -9,7 +9,7 @@ import math
 import time
 from types import TracebackType
 
-from handler.demand import TELLING_BYTES, Demand, Expectations
+from handler.demand import Demand, Expectations
 from handler.service_rate import ServiceRate
 
 
@@ -81,8 +81,7 @@ class Stay:
         if each != before:
             self.tokens_each = each
             self._wait(0, self._num_waiting * (each - before))
-        if self._body_bytes >= TELLING_BYTES:
-            self._occupancy.expectations.learn_prompt(self._demand, self._body_bytes, tokens)
+        self._occupancy.expectations.learn_prompt(self._demand, self._body_bytes, tokens)
 
     def note_start(self, began_s: float | None) -> None:
         """One of its sequences entered a batch, at that `time.monotonic()` where the engine tells."""

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from starlette.types import Send
+
 BEFORE_WRITE = "pilotlight.before_write"
 """The ASGI extension by which a server lends `Outbox.before_write` to an application."""
 PUSHER = "pilotlight.pusher"
@@ -18,6 +20,15 @@ PUSHER = "pilotlight.pusher"
 _MAX_WAITING_BYTES = 64 * 1024
 
 Action = Callable[[], None]
+
+
+def beside(send: Send, name: str) -> Callable[..., bool] | None:
+    """A method of the object whose own method `send` is: a shorter way than messages.
+
+    None where there is none. Whoever wraps `send`, to see or to change what passes, thereby has all of it by messages.
+    """
+    method: Callable[..., bool] | None = getattr(getattr(send, "__self__", None), name, None)
+    return method
 
 
 class Outbox:

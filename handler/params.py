@@ -142,8 +142,7 @@ class ParamsFactory:
                 f"{self._info.max_model_len}{left}",
                 param,
             )
-        if max(tokens) >= self._info.vocab_size:
-            self._check_token_ids(tokens, param)
+        self._check_token_ids(tokens, param)
         return tokens
 
     def _max_tokens(self, request: Request, prompt_tokens: int) -> int:

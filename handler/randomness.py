@@ -2,7 +2,7 @@
 
 From the kernel, and not from a generator in this process: snapshots of it may be resumed many times. For several
 requests at once, because each call to the kernel lets go of the interpreter, and an engine's thread that waits for it
-takes it: to have it back costs more than all else that a small request does. What is left is forgotten as soon as no
+takes it: to have it back was a tenth of what a small completion cost. What is left is forgotten as soon as no
 more requests come, so that a process that idles, of which snapshots are taken, has none.
 """
 

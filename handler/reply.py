@@ -15,7 +15,7 @@ from handler.engine.events import TokenEvent
 from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.formats.format import Answer
 from handler.http_errors import error_body
-from handler.outbox import PUSHER
+from handler.outbox import PUSHER, beside
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
 from handler.trace import RequestTrace
 
@@ -61,7 +61,7 @@ class Reply:
     def whole_at_once(self, body: bytes) -> bool:
         """Send a complete JSON response, if that can be done without waiting; False: `whole` has to."""
         self.has_started = True
-        send_json = getattr(getattr(self._send, "__self__", None), "send_json", None)
+        send_json = beside(self._send, "send_json")
         self.is_complete = send_json is not None and send_json(body)
         return self.is_complete
 

@@ -57,6 +57,16 @@ def test_calls_and_results_become_text_of_roles_that_all_templates_know() -> Non
     assert messages[1]["tool_calls"] == [call, call]
 
 
+def test_messages_that_are_calls_and_results_alone_become_text_too() -> None:
+    messages = [
+        {"role": "assistant", "content": "", "tool_calls": CONVERSATION[2]["tool_calls"]},
+        {"role": "tool", "content": "18", "tool_call_id": "a"},
+    ]
+    said, told = in_words(messages, (), knows_system_role=True)
+    assert said["content"].startswith("<tool_call>\n")
+    assert told == {"role": "user", "content": "<tool_response>\n18\n</tool_response>"}
+
+
 def test_braces_in_a_description_are_no_placeholders() -> None:
     odd = (Tool(name="f", description="{tools} {0}", param="tools[0].function.parameters"),)
     assert "{tools} {0}" in in_words([USER], odd, knows_system_role=True)[0]["content"]

@@ -13,6 +13,13 @@ def test_the_small_form_ends_within_ten_minutes_and_the_large_one_within_an_hour
     assert 2000 < full_plan(STACKS, ROUNDS["full"], 0, 1, 0).total_s < 3600
 
 
+def test_only_what_is_compared_at_last_and_crowds_are_measured_for_longer() -> None:
+    plan = full_plan(STACKS, 5, 0, 1, 0)
+    assert plan.seconds_of("chat", 64) == 3 * plan.seconds
+    assert plan.seconds_of("json", 64) == plan.seconds_of("chat", 100) == plan.seconds
+    assert plan.seconds_of("chat", 1000) == plan.seconds + 2
+
+
 @pytest.mark.parametrize("make", [quick_plan, full_plan])
 def test_each_rate_of_a_ladder_comes_once_in_as_many_rounds_and_rises(make: object) -> None:
     ladder = (quick_plan if make is quick_plan else full_plan)(STACKS, 3, 0, 1, 0).open_loops
