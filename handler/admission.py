@@ -54,6 +54,7 @@ class Admission:
         self._places = places
         self._running = running
         self._limits = limits
+        self._longest_wait_s = _PROMISED_SHARE * limits.wait_s
         self._has_refused = False  # the last one that had to ask whether there is room
         self._num_beside = 0
         self.occupancy = Occupancy(expectations)
@@ -154,7 +155,7 @@ class Admission:
         """Somebody waits already: would this request wait too long, or be too much?"""
         occupancy = self.occupancy
         self._has_refused = False
-        longest_s = _PROMISED_SHARE * self._limits.wait_s
+        longest_s = self._longest_wait_s
         has_room = occupancy.waiting_tokens + tokens <= self._limits.tokens
         alone_s = occupancy.rate.duration_s(occupancy.waiting_tokens, 1)
         if has_room and (alone_s is None or alone_s <= longest_s):

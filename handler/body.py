@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from handler.errors import (
     BodyTooLargeError,
@@ -13,6 +13,7 @@ from handler.errors import (
     UnsupportedMediaTypeError,
 )
 from handler.settings import Settings
+from handler.shortcut import beside
 from handler.trace import headers
 
 _JSON = b"application/json"
@@ -37,28 +38,30 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         raise UnsupportedMediaTypeError(f"The body must come as it is, not encoded as {_shown(encoding)}")
     length = known.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
-        raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= max_bytes:
-        return body  # like most
-    return await _read_on(message, receive, max_bytes)
+        raise _too_large(max_bytes)
+    take_body = beside(receive, "take_body")
+    body: bytes | None = None if take_body is None else take_body()
+    if body is None:
+        return await _read_parts(receive, max_bytes)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
 
 
-async def _read_on(message: Message, receive: Receive, max_bytes: int) -> bytes:
-    """What comes in several parts, of which this is the first."""
+async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
+    """What is not here yet, or comes by messages."""
     parts: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client left while sending its request")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > max_bytes:
-            raise BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
+            raise _too_large(max_bytes)
         if not message.get("more_body", False):
             return b"".join(parts)
-        message = await receive()
 
 
 async def read_body_in_time(scope: Scope, receive: Receive, settings: Settings) -> bytes:
@@ -72,6 +75,10 @@ async def read_body_in_time(scope: Scope, receive: Receive, settings: Settings) 
             return await read_body(scope, receive, settings.max_body_bytes)
     except TimeoutError:
         raise DeadlineExceededError(f"The request took longer than {settings.request_timeout:g} s") from None
+
+
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"The body is larger than {max_bytes} bytes")
 
 
 def _shown(value: bytes) -> str:

@@ -15,7 +15,7 @@ from handler.body import read_body
 from handler.errors import DeadlineExceededError, PilotlightError
 from handler.formats.format import Answer, Format, Head, Plan, RequestT
 from handler.generation import Generation
-from handler.interruption import Deadlines, Delay, Departures, Interruption
+from handler.interruption import Delay, Interruption, Supervision
 from handler.occupancy import Stay
 from handler.params import ParamsFactory
 from handler.rate_limits.allowance import Allowance
@@ -37,9 +37,8 @@ class CompletionEndpoint(Generic[RequestT]):
     def __init__(self, service: Service, form: Format[RequestT]) -> None:
         self._service = service
         self._format: Format[RequestT] = form
-        self._deadlines = Deadlines(service.settings.request_timeout)
         self._turns = Delay[Interruption](service.settings.queue_timeout, self._check_turn)
-        self._departures = Departures(self._limit_wait)
+        self._supervision = Supervision(service.settings.request_timeout, self._limit_wait)
         self._admission = service.admission
         self._max_body_bytes = service.settings.max_body_bytes
 
@@ -49,7 +48,7 @@ class CompletionEndpoint(Generic[RequestT]):
         loop, admission = self._service.loop, self._admission
         reply = Reply(send, loop, scope.get("extensions"))
         interruption = Interruption(loop, receive, admission)
-        self._deadlines.begin(interruption, loop)
+        self._supervision.begin(interruption)
         try:
             if admission.is_contended:
                 admission.check_head(_body_bytes(scope))
@@ -60,13 +59,11 @@ class CompletionEndpoint(Generic[RequestT]):
         except PilotlightError as error:
             await end_with(error, reply, trace)
         finally:
-            self._deadlines.end(interruption)
-            self._departures.end(interruption)
-            interruption.end()
+            self._supervision.end(interruption)
 
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply, interruption: Interruption) -> None:
         service, form, size = self._service, self._format, len(body)
-        self._departures.begin(interruption, service.loop)
+        self._supervision.note_body(interruption)
         request = form.decode(body) if size <= LARGE_BODY_BYTES else await service.decode_large(form.decode, body)
         del body
         trace.model_name, trace.stream, trace.metadata = request.model, bool(request.stream), request.metadata
@@ -103,13 +100,13 @@ class CompletionEndpoint(Generic[RequestT]):
         From here on the request may not wait longer than QUEUE_TIMEOUT, counted from when its client is watched.
         """
         service, form, loop = self._service, self._format, self._service.loop
-        model = service.loaded_model
-        if model is None:
-            model = await self._patiently(service.model(), request, reply)
+        served = service.served
+        if served is None:
+            served = await self._patiently(service.when_served(), request, reply)
         interruption.stay = stay
         if interruption.is_watched:
             self._limit_wait(interruption)
-        factory = service.params_factory(model)
+        model, factory = served.model, served.factory
         if size <= _SMALL_BODY_BYTES and form.is_light(request):
             plan = form.plan(request, model, factory)
         else:
@@ -121,7 +118,7 @@ class CompletionEndpoint(Generic[RequestT]):
         if service.settings.log_prompts:
             trace.prompt = form.logged_prompt(request)
         generation = Generation(plan.prompts, plan.params, plan.n, trace, service.metrics, loop, stay.note_start)
-        head = Head(trace.request_id, int(trace.created_s), model.info.name, service.fingerprint(model))
+        head = Head(trace.request_id, int(trace.created_s), model.info.name, served.fingerprint)
         return generation, form.answer(request, plan, head, generation, model)
 
     def _limit_wait(self, interruption: Interruption) -> None:

@@ -86,6 +86,7 @@ class Cycle(RequestResponseCycle):
     chunked_encoding: bool | None = None
     expected_content_length = 0
     _is_read = False
+    _on_disconnect: Callable[[], None] | None = None
     _unsent_head = b""
 
     def __init__(
@@ -134,6 +135,40 @@ class Cycle(RequestResponseCycle):
         body, self.body = self.body, bytearray()
         self._is_read = not self.more_body
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+
+    def take_body(self) -> bytes | None:
+        """The whole body, where it is here and nobody has received a part of it; None: `receive` has to be asked.
+
+        Found by `beside`, as what follows.
+        """
+        if self.more_body or self._is_read or self.waiting_for_100_continue or self.disconnected:
+            return None
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        self.message_event.clear()
+        self._is_read = True
+        body, self.body = self.body, bytearray()
+        return bytes(body)
+
+    def on_disconnect(self, action: Callable[[], None] | None) -> None:
+        """Call `action` when the client leaves, if it has not had its answer by then; at once if it has left.
+
+        Whoever has received the whole body need not wait in `receive` for that. None: call nothing any more.
+        """
+        self._on_disconnect = action
+        if action is None:
+            return
+        if self.flow.read_paused:  # or nobody would notice
+            self.flow.resume_reading()
+        if self.disconnected:
+            action()
+
+    def disconnect(self) -> None:
+        """The client has left."""
+        self.disconnected = True
+        self.message_event.set()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
     def send_whole(self, fields: bytes, body: bytes, before: Callable[[], None]) -> bool:
         """Send a whole answer of status 200 at once; False where it is not that simple, and messages have to do it.

@@ -65,7 +65,7 @@ class Expectations:
 
     def learn_prompt(self, demand: Demand, body_bytes: int, prompt_tokens: int) -> None:
         """Take in how many tokens the prompts of a body have."""
-        if demand.prompt_tokens is None and body_bytes >= _TELLING_BYTES and prompt_tokens:
+        if body_bytes >= _TELLING_BYTES and prompt_tokens and demand.prompt_tokens is None:
             self._bytes_per_token += _SMOOTHING * (body_bytes / prompt_tokens - self._bytes_per_token)
 
     def learn_completion(self, demand: Demand, tokens: float) -> None:

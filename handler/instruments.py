@@ -75,12 +75,18 @@ class Distribution:
     def observe(self, value: float, times: int = 1) -> None:
         """Count a value that came that many times."""
         if times == 1:
-            self._recent.append(value)  # a look for its bucket costs less when it is one for many
+            self._recent.append(value)
             if len(self._recent) >= _MOST_RECENT:
                 self._sort_in()
             return
         self._counts[bisect_left(self._bounds, value)] += times
         self._sum += value * times
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Count values that came once each."""
+        self._recent += values
+        if len(self._recent) >= _MOST_RECENT:  # a look for their buckets costs less when it is one for many
+            self._sort_in()
 
     def add_to(self, family: HistogramMetricFamily, labels: Labels) -> None:
         """Add what was observed so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -112,19 +113,28 @@ class Metrics:
             self._sort_in()
 
     def _sort_in(self) -> None:
-        """Find out where each request belongs that has ended: for many at once that is half the work."""
+        """Find out where each request belongs that has ended: for many at once that is a third of the work."""
         ended, self._ended = self._ended, []
+        whole_s: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        until_begun_s: list[float] = []
+        from_begun_s: list[float] = []
+        until_token_s: list[float] = []
         for labels, start_s, first_scheduled_s, first_token_s, end_s, cold_start in ended:
-            self._requests.add(labels)
-            self._request_duration.labels(*labels[:2]).observe(end_s - start_s)
+            whole_s[labels].append(end_s - start_s)
             if first_scheduled_s is None:
                 continue
             if cold_start:
                 self._cold_starts.value += 1
-            self._queue_time.observe(max(0.0, first_scheduled_s - start_s))
-            self._inference_duration.observe(end_s - first_scheduled_s)
+            until_begun_s.append(max(0.0, first_scheduled_s - start_s))
+            from_begun_s.append(end_s - first_scheduled_s)
             if first_token_s is not None:
-                self._first_token.observe(first_token_s - start_s)
+                until_token_s.append(first_token_s - start_s)
+        for labels, durations_s in whole_s.items():
+            self._requests.add(labels, len(durations_s))
+            self._request_duration.labels(*labels[:2]).extend(durations_s)
+        self._queue_time.extend(until_begun_s)
+        self._inference_duration.extend(from_begun_s)
+        self._first_token.extend(until_token_s)
 
     def count_unspooled_record(self) -> None:
         """Count a record that went to the function's own log."""

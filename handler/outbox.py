@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Send
-
 BEFORE_WRITE = "pilotlight.before_write"
 """The ASGI extension by which a server lends `Outbox.before_write` to an application."""
 PUSHER = "pilotlight.pusher"
@@ -20,15 +18,6 @@ PUSHER = "pilotlight.pusher"
 _MAX_WAITING_BYTES = 64 * 1024
 
 Action = Callable[[], None]
-
-
-def beside(send: Send, name: str) -> Callable[..., bool] | None:
-    """A method of the object whose own method `send` is: a shorter way than messages.
-
-    None where there is none. Whoever wraps `send`, to see or to change what passes, thereby has all of it by messages.
-    """
-    method: Callable[..., bool] | None = getattr(getattr(send, "__self__", None), name, None)
-    return method
 
 
 class Outbox:
@@ -43,38 +32,42 @@ class Outbox:
     def before_write(self, action: Action) -> None:
         """Call `action` once, at the end of this turn, before any bytes leave that have been written until then."""
         self._actions.append(action)
-        self._schedule()
+        if not self._is_scheduled:
+            self._schedule()
 
     def add(self, transport: GatheringTransport) -> None:
         """Flush the transport at the end of this turn."""
         self._transports.append(transport)
-        self._schedule()
+        if not self._is_scheduled:
+            self._schedule()
 
     def flush(self) -> None:
         """Do now what waits for the end of the turn."""
         self._is_scheduled = False
         while self._actions:
-            self._safely(self._actions.pop(0))
+            action = self._actions.pop(0)
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001  (as below)
+                self._report(error)
         transports, self._transports = self._transports, []
         for transport in transports:
-            self._safely(transport.flush)
+            try:
+                transport.flush()
+            except Exception as error:  # noqa: BLE001  (a defect of one must not keep back what belongs to others)
+                self._report(error)
 
-    def _safely(self, action: Action) -> None:
-        """A defect of one must not keep back what belongs to others."""
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
-            assert self._loop is not None, "nothing waits before anything was scheduled"
-            self._loop.call_exception_handler(
-                {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
-            )
+    def _report(self, error: Exception) -> None:
+        assert self._loop is not None, "nothing waits before anything was scheduled"
+        self._loop.call_exception_handler(
+            {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
+        )
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._flush_scheduled)
+        self._is_scheduled = True
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
         if self._is_scheduled:
@@ -117,9 +110,12 @@ class GatheringTransport:
 
     def flush(self) -> None:
         """Send what waits; a connection that is gone takes no more."""
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if waiting and not self._transport.is_closing():
-            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+        waiting = self._waiting
+        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        waiting.clear()
+        self._waiting_bytes = 0
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
         if self._closes:
             self._transport.close()
 

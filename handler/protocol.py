@@ -8,6 +8,7 @@ is rare are uvicorn's. Event loop only.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -35,6 +36,7 @@ from handler.lag import Lag
 from handler.outbox import BEFORE_WRITE, PUSHER, GatheringTransport, Outbox
 from handler.pusher import ChunkPusher
 from handler.refusal import refusal
+from handler.silence import Silence
 
 _MAX_PIPELINED = 64
 _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
@@ -59,7 +61,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client may ask of the server before it has asked for anything.
 
     Attributes:
-        idle_s: seconds that a connection may be silent between requests, or before the first.
+        idle_s: seconds that a connection may be silent between requests, or before the first; it is closed then, or
+            within an eighth of that time.
         arrival_s: seconds that a request's head may take from its first byte on, and then its body.
         stall_s: seconds that a client may read nothing while more waits for it than a connection's buffers hold. Then
             it has left as far as we can tell. Until then what is generated for it waits in memory: that bounds it.
@@ -82,7 +85,7 @@ def gathering_protocol(limits: Limits, listener: socket.socket | None = None) ->
     shared = _Shared(
         limits,
         Outbox(),
-        idle=Delay(limits.idle_s, GatheringProtocol.abort),
+        silence=Silence(limits.idle_s),
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
         stalled=Delay(limits.stall_s, Lag.look),
     )
@@ -101,12 +104,12 @@ def gathering_protocol(limits: Limits, listener: socket.socket | None = None) ->
 class _Shared(msgspec.Struct, frozen=True):
     """What all connections have together.
 
-    Silent ones are in `idle`, those with a part of a request in `arrival`, those whose client lags behind in `stalled`.
+    Those with a part of a request are in `arrival`, those whose client lags behind in `stalled`.
     """
 
     limits: Limits
     outbox: Outbox
-    idle: Delay[GatheringProtocol]
+    silence: Silence
     arrival: Delay[GatheringProtocol]
     stalled: Delay[Lag]
 
@@ -125,12 +128,14 @@ class GatheringProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._outbox = shared.outbox
-        self._idle = shared.idle
+        self._silence = shared.silence
         self._stalled = shared.stalled
         self._arrival = Arrival(shared.arrival)
         self._max_connections = shared.limits.connections
         self._running: Cycle | None = None
+        self._asgi = {"version": config.asgi_version, "spec_version": "2.3"}
         self._awaited = _NOTHING
+        self._has_begun = False  # a request, with what is being read
         self._body_bytes = 0  # of this request
         self._discarded_bytes = 0  # of them
         self._is_declining = False  # an upgrade, of which the head has just been read
@@ -145,18 +150,18 @@ class GatheringProtocol(HttpToolsProtocol):
             PUSHER: ChunkPusher(self.transport, self.flow),
         }
         self._unchunked_extensions: Any = {BEFORE_WRITE: self._outbox.before_write}
-        self._idle.begin(self, self.loop)
+        self.silent_since_s = self.loop.time()
+        self._silence.watch(self, self.loop)
         if len(self.connections) > self._max_connections:
             self._refuse(OverloadedError(f"There are {self._max_connections} connections already", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._idle.end(self)
+        self._silence.forget(self)
         self._arrival.end(self)
         self._lag.end()
         if self._running is not None and not self._running.response_complete:  # which need not be the newest one
-            self._running.disconnected = True
-            self._running.message_event.set()
+            self._running.disconnect()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
@@ -167,21 +172,21 @@ class GatheringProtocol(HttpToolsProtocol):
         """Read what came; a client that has sent a part of a request has a time for the rest."""
         if self._refusal is not None:
             return
-        scope = self.scope
-        self._idle.end(self)
+        self._has_begun = False
+        self.silent_since_s = math.inf
         try:
             self._parse(data)
         except httptools.HttpParserError:
             self.logger.warning(_NO_HTTP)
             self.send_400_response(_NO_HTTP)
         if self._awaited:
-            if self.scope is scope:
-                self._arrival.add(len(data))
-            else:
+            if self._has_begun:
                 self._arrival.begin()
+            else:
+                self._arrival.add(len(data))
             self._wait_for_more()
         elif self.cycle is None or self.cycle.response_complete:  # white space between requests
-            self._idle.begin(self, self.loop)
+            self.silent_since_s = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
@@ -189,8 +194,11 @@ class GatheringProtocol(HttpToolsProtocol):
         self._refuse(InvalidRequestError(msg), is_body=is_body)
 
     def on_message_begin(self) -> None:
-        """Begin to read a request."""
-        super().on_message_begin()
+        """Begin to read a request. Its scope is made when all of the head is known, and at once."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._has_begun = True
         self._awaited = _HEAD
         self._body_bytes = 0
         self._discarded_bytes = 0
@@ -220,16 +228,28 @@ class GatheringProtocol(HttpToolsProtocol):
         """Run the application, or have it wait for the answer to the request before."""
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise InvalidRequestError("Too many requests ahead of their answers")  # which the parser makes its own
-        parser, scope = self.parser, self.scope
+        parser = self.parser
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":  # which is refused for what it asks for
             self._is_declining = True
             return
         url, version = self.url, parser.get_http_version()
-        target = _known_target(url) if len(url) <= _KNOWN_BYTES else _target(url)
-        scope["http_version"] = version
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["path"], scope["raw_path"], scope["query_string"] = target
-        scope["extensions"] = self._extensions if version != "1.0" else self._unchunked_extensions
+        path, raw_path, query = _known_target(url) if len(url) <= _KNOWN_BYTES else _target(url)
+        scope = {
+            "type": "http",
+            "asgi": self._asgi,
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state.copy(),
+            "extensions": self._extensions if version != "1.0" else self._unchunked_extensions,
+        }
         before = self.cycle
         self.cycle = cycle = Cycle(
             scope,
@@ -291,7 +311,7 @@ class GatheringProtocol(HttpToolsProtocol):
         elif self._refusal is not None:
             self._refuse(self._refusal)
         elif not self._awaited:
-            self._idle.begin(self, self.loop)
+            self.silent_since_s = self.loop.time()
 
     def on_late(self) -> None:
         """The request that has begun is not here in time."""
@@ -328,7 +348,7 @@ class GatheringProtocol(HttpToolsProtocol):
                 return
             self._is_declining = False
             version = self.parser.get_http_version().encode()
-            lines = [b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] != b"upgrade"]
+            lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
             head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n", *lines, b"\r\n"]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -351,8 +371,7 @@ class GatheringProtocol(HttpToolsProtocol):
             if not is_body or running is not self.cycle:
                 self._refusal = error
                 return
-            running.disconnected = True
-            running.message_event.set()
+            running.disconnect()
             is_busy = running.response_started
         if not is_busy and not self.transport.is_closing():
             self.transport.write(refusal(error))

@@ -15,7 +15,8 @@ from handler.engine.events import TokenEvent
 from handler.errors import ClientDisconnectedError, PilotlightError
 from handler.formats.format import Answer
 from handler.http_errors import error_body
-from handler.outbox import PUSHER, beside
+from handler.outbox import PUSHER
+from handler.shortcut import beside
 from handler.sse import HEADERS, KEEP_ALIVE, error_event
 from handler.trace import RequestTrace
 

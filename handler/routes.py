@@ -127,6 +127,6 @@ def paths_of(routes: list[BaseRoute], method: str | None = None) -> list[str]:
 
 
 async def _model(service: Service) -> Model:
-    model = await service.model()
+    model = (await service.when_served()).model
     created = int(dt.datetime.fromisoformat(service.engine.snapshot.manifest.created_at).timestamp())
     return Model(id=model.info.name, created=created, max_model_len=model.info.max_model_len)

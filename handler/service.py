@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar, TypeVarTuple
 
+import msgspec
+
 from handler.admission import Admission, Limits
 from handler.boot import BootTimeline
 from handler.demand import Expectations
@@ -69,11 +71,26 @@ class ServesModel(SubmitsSequences, Protocol):
         """Give up a device of which nothing has been heard for `timeout_s` of the time between calls."""
 
 
+class Served(msgspec.Struct, frozen=True):
+    """A loaded model, and what follows from it for all requests.
+
+    Attributes:
+        model: itself.
+        factory: makes sampling parameters under this function's defaults.
+        fingerprint: the `system_fingerprint` of all answers.
+    """
+
+    model: LoadedModel
+    factory: ParamsFactory
+    fingerprint: str
+
+
 class Service:
     """One function in one process.
 
     Attributes:
         boot_error: why the model could not be loaded.
+        served: what requests need of the model, from when it is loaded.
         is_lost: whether no device is left of those that served.
         loop: the event loop that it runs on, known from `start` on. To ask for the running one takes a system call in
             Python before 3.12.
@@ -93,11 +110,11 @@ class Service:
             Expectations(settings.default_max_tokens),
         )
         self.boot_error: PilotlightError | None = None
+        self.served: Served | None = None
         self._threads = ThreadPoolExecutor(_NUM_THREADS, "plan")
         self.is_lost = False
         self._booted = asyncio.Event()
-        self._fingerprint: str | None = None
-        self._params_factory: ParamsFactory | None = None
+        self._names = (engine.snapshot.name, settings.model_name)
 
     def start(self, on_boot: OnBoot) -> None:
         """Begin booting and return at once; `on_boot` is called once, when the boot has ended, well or not."""
@@ -145,6 +162,8 @@ class Service:
         self.admission.is_ready = error is None
         if error is not None:
             logger.error("the model could not be loaded: %s", error)
+        elif self.engine.model is not None:
+            self.served = self._serve(self.engine.model)
         self._booted.set()
 
     def lose_engine(self) -> None:
@@ -161,39 +180,26 @@ class Service:
         """Return when the boot has ended, well or not."""
         await self._booted.wait()
 
-    @property
-    def loaded_model(self) -> LoadedModel | None:
-        """The model if it is loaded, None while it is not."""
-        return self.engine.model if self._booted.is_set() else None
-
-    async def model(self) -> LoadedModel:
-        """The loaded model, once it is loaded.
+    async def when_served(self) -> Served:
+        """What is served, once it is loaded.
 
         Raises:
             EngineError: the boot failed.
         """
         await self.booted()
-        if self.engine.model is None:
+        if self.served is None:
             raise EngineError("The model could not be loaded; the server's log says why")
-        return self.engine.model
+        return self.served
 
-    def params_factory(self, model: LoadedModel) -> ParamsFactory:
-        """Sampling parameters under this function's defaults."""
-        if self._params_factory is None:
-            self._params_factory = ParamsFactory(
-                model.info,
-                model.defaults,
-                model.tokenizer,
-                default_max_tokens=self.settings.default_max_tokens,
-                default_temperature=self.settings.default_temperature,
-            )
-        return self._params_factory
-
-    def fingerprint(self, model: LoadedModel) -> str:
-        """The `system_fingerprint` of all answers."""
-        if self._fingerprint is None:
-            self._fingerprint = system_fingerprint(self.engine.snapshot, model.info)
-        return self._fingerprint
+    def _serve(self, model: LoadedModel) -> Served:
+        factory = ParamsFactory(
+            model.info,
+            model.defaults,
+            model.tokenizer,
+            default_max_tokens=self.settings.default_max_tokens,
+            default_temperature=self.settings.default_temperature,
+        )
+        return Served(model, factory, system_fingerprint(self.engine.snapshot, model.info))
 
     def check_model_name(self, name: str) -> None:
         """Accept the served model's name, and the setting that chose it.
@@ -201,6 +207,5 @@ class Service:
         Raises:
             UnknownModelError: any other name.
         """
-        served = self.engine.snapshot.name
-        if name not in (served, self.settings.model_name):
-            raise UnknownModelError(f"The model {name!r} is not served here; {served!r} is", "model")
+        if name not in self._names:
+            raise UnknownModelError(f"The model {name!r} is not served here; {self._names[0]!r} is", "model")

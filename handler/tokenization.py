@@ -71,7 +71,7 @@ class TokenizationEndpoint(Generic[RequestT]):
         trace.model_name = asked.model
         if asked.model is not None:
             service.check_model_name(asked.model)
-        return await service.in_thread(direction.compute, asked, await service.model())
+        return await service.in_thread(direction.compute, asked, (await service.when_served()).model)
 
 
 def _decode_tokenize(body: bytes) -> _TokenizeRequest:

@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handler.errors import ClientDisconnectedError, PilotlightError, SpoolError
 from handler.logs import FIELDS, log_entries
 from handler.metrics import Metrics
-from handler.outbox import BEFORE_WRITE, beside
+from handler.outbox import BEFORE_WRITE
 from handler.randomness import Randomness
 from handler.requestlog.facts import Facts
 from handler.requestlog.record import Status
+from handler.shortcut import beside
 from handler.trace import RequestTrace, forget_frames, headers
 
 logger = logging.getLogger("handler.access")

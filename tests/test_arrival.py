@@ -75,11 +75,11 @@ async def test_a_slow_head_is_refused(head: bytes) -> None:
 
 async def test_bytes_do_not_buy_a_head_more_time() -> None:
     connection = connected(idle_s=60, arrival_s=0.1)
+    connection.protocol.data_received(b"GET /")
     for _ in range(10_000):
         if connection.wire.is_closed:
             break
-        connection.protocol.data_received(b"G" if not connection.protocol.scope else b"")
-        connection.protocol.data_received(b"")
+        connection.protocol.data_received(b"a")
         await asyncio.sleep(0.001)
     assert connection.wire.sent.startswith(b"HTTP/1.1 408 ")
 
@@ -173,6 +173,13 @@ async def test_the_rest_of_a_refused_body_is_dropped_in_time() -> None:
     assert connection.wire.sent.startswith(b"HTTP/1.1 413 ")
     assert not connection.wire.is_closed
     await is_closed(connection)
+
+
+async def test_a_body_in_chunks_is_as_bounded_when_it_comes_at_once() -> None:
+    connection = connected()
+    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    assert (await connection.ask(chunked % (1000, b"a" * 1000))).endswith(b"got " + b"a" * 1000)
+    assert (await connection.ask(chunked % (1001, b"a" * 1001))).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_no_more_than_some_megabytes_of_a_refused_body_are_read() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,6 +67,28 @@ def test_anything_else_is_refused_without_repeating_it(authorization: str | None
     with pytest.raises(AuthenticationError) as caught:
         Authenticator(KEYS).identify(authorization)
     assert "sk-" not in str(caught.value)
+
+
+def test_a_header_that_was_found_good_stays_so_and_lets_no_other_in() -> None:
+    authenticator = Authenticator(KEYS)
+    for _ in range(2):
+        assert authenticator.identify("Bearer sk-one") == "alice"
+        assert authenticator.identify("Bearer sk-two") == "bob"
+        for wrong in ("Bearer sk-on", "Bearer sk-onee", "sk-one", "", None):
+            with pytest.raises(AuthenticationError):
+                authenticator.identify(wrong)
+
+
+def test_spellings_without_end_take_no_memory_without_end() -> None:
+    authenticator = Authenticator(KEYS)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            assert authenticator.identify(f"Bearer {' ' * number}sk-one") == "alice"
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_without_keys_everybody_may_call() -> None:

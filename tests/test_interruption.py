@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 from starlette.types import Message, Receive
 
-from handler.errors import ClientDisconnectedError, PilotlightError, StoppingError
-from handler.interruption import Delay, Departures, Interruption
+from handler.errors import ClientDisconnectedError, DeadlineExceededError, PilotlightError, StoppingError
+from handler.interruption import Delay, Interruption, Supervision
+from tests.connection import turn_until
 from tests.server import DEADLINE_S
 
 
@@ -41,13 +43,14 @@ async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
         return {"type": "http.disconnect"}
 
     loop = asyncio.get_running_loop()
-    departures, interruption = Departures(), Interruption(loop, receive, Server())
-    departures.begin(interruption, loop)
+    supervision, interruption = Supervision(DEADLINE_S), Interruption(loop, receive, Server())
+    supervision.begin(interruption)
+    supervision.note_body(interruption)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.Event().wait()
     reason = interruption.reason()
     assert isinstance(reason, ClientDisconnectedError)
-    interruption.end()
+    supervision.end(interruption)
 
 
 async def test_a_request_that_is_over_soon_is_not_watched() -> None:
@@ -59,19 +62,87 @@ async def test_a_request_that_is_over_soon_is_not_watched() -> None:
         return {"type": "http.disconnect"}
 
     loop = asyncio.get_running_loop()
-    departures, brief = Departures(), Interruption(loop, receive, Server())
-    departures.begin(brief, loop)
-    departures.end(brief)
-    brief.end()
+    supervision, brief = Supervision(DEADLINE_S), Interruption(loop, receive, Server())
+    supervision.begin(brief)
+    supervision.note_body(brief)
+    supervision.end(brief)
     with pytest.raises(asyncio.CancelledError):  # one that began later has been cancelled, and only that was watched
-        await _interrupted(departures, receive)
+        await _interrupted(supervision, receive)
     assert num_received == 1
 
 
-async def _interrupted(departures: Departures, receive: Receive) -> None:
-    loop = asyncio.get_running_loop()
-    departures.begin(Interruption(loop, receive, Server()), loop)
+async def _interrupted(supervision: Supervision, receive: Receive) -> None:
+    interruption = Interruption(asyncio.get_running_loop(), receive, Server())
+    supervision.begin(interruption)
+    supervision.note_body(interruption)
     await asyncio.Event().wait()
+
+
+async def test_who_is_still_reading_a_body_is_watched_once_that_is_here() -> None:
+    num_received = 0
+
+    async def receive() -> Message:
+        nonlocal num_received
+        num_received += 1
+        return {"type": "http.disconnect"}
+
+    watched: list[Interruption] = []
+    supervision = Supervision(DEADLINE_S, watched.append)
+    interruption = Interruption(asyncio.get_running_loop(), receive, Server())
+    supervision.begin(interruption)
+    await turn_until(lambda: interruption.is_lasting)
+    assert (num_received, watched) == (0, [])  # only one may receive, and that is who reads the body
+    supervision.note_body(interruption)
+    assert watched == [interruption]
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    assert isinstance(interruption.reason(), ClientDisconnectedError)
+    supervision.end(interruption)
+
+
+async def test_a_body_that_never_comes_takes_no_longer_than_any_request_may() -> None:
+    async def receive() -> Message:
+        raise AssertionError("nobody watches")
+
+    loop = asyncio.get_running_loop()
+    supervision, interruption = Supervision(0.05), Interruption(loop, receive, Server())
+    began_s = loop.time()
+    supervision.begin(interruption)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    assert loop.time() - began_s >= 0.05
+    reason = interruption.reason()
+    assert isinstance(reason, DeadlineExceededError)
+    assert "0.05 s" in str(reason)
+    supervision.end(interruption)
+
+
+class Channel:
+    """A server that tells when the client leaves."""
+
+    def __init__(self) -> None:
+        self.action: Callable[[], None] | None = None
+
+    async def receive(self) -> Message:
+        raise AssertionError("nobody has to ask")
+
+    def on_disconnect(self, action: Callable[[], None] | None) -> None:
+        self.action = action
+
+
+async def test_a_server_that_tells_is_not_asked() -> None:
+    channel = Channel()
+    interruption = Interruption(asyncio.get_running_loop(), channel.receive, Server())
+    num_tasks = len(asyncio.all_tasks())
+    interruption.watch()
+    assert len(asyncio.all_tasks()) == num_tasks
+    assert channel.action is not None
+    channel.action()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    assert isinstance(interruption.reason(), ClientDisconnectedError)
+    interruption.end()
+    assert channel.action is None  # or the connection would keep what the request had
 
 
 async def test_nobody_watches_a_request_that_is_over() -> None:

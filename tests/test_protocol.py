@@ -392,6 +392,114 @@ async def test_who_sends_waits_for_a_client_that_does_not_read(leaves: bool) -> 
     assert bool(connection.wire.sent) == (not leaves)
 
 
+async def test_who_asks_to_be_told_of_a_client_that_leaves_is_told_once() -> None:
+    told: list[str] = []
+    asking: list[Scope] = []
+    may_end = asyncio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        receive.__self__.on_disconnect(lambda: told.append("left"))
+        asking.append(scope)
+        await may_end.wait()
+        await answering()(scope, receive, send)
+
+    staying, leaving = Connection(app), Connection(app)
+    for connection in (staying, leaving):
+        connection.protocol.data_received(GET)
+    await turn_until(lambda: len(asking) == 2)
+    leaving.protocol.connection_lost(None)
+    assert told == ["left"]
+    may_end.set()
+    await staying.idle()
+    assert staying.wire.sent.endswith(b"hello")
+    staying.protocol.connection_lost(None)  # who has the answer is missed by nobody
+    assert told == ["left"]
+
+
+async def test_a_client_that_has_left_already_is_told_of_at_once_and_one_that_is_not_asked_for_never() -> None:
+    told: list[str] = []
+    may_ask = asyncio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        del send
+        await may_ask.wait()
+        receive.__self__.on_disconnect(lambda: told.append(scope["path"]))
+
+    async def forgetful(scope: Scope, receive: Any, send: Send) -> None:
+        await app(scope, receive, send)
+        receive.__self__.on_disconnect(None)
+        await asyncio.Event().wait()
+
+    gone, forgotten = Connection(app), Connection(forgetful)
+    for connection in (gone, forgotten):
+        connection.protocol.data_received(GET)
+    gone.protocol.connection_lost(None)
+    may_ask.set()
+    await gone.idle()
+    assert told == ["/"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    forgotten.protocol.connection_lost(None)
+    assert told == ["/"]
+    for task in forgotten.state.tasks:
+        task.cancel()
+    await forgotten.idle()
+
+
+async def test_a_client_whose_next_requests_wait_is_missed_when_it_leaves() -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        del scope, send
+        receive.__self__.on_disconnect(lambda: told.append("left"))
+        await asyncio.Event().wait()
+
+    connection = Connection(app)
+    connection.protocol.data_received(GET + GET)
+    assert connection.wire.is_paused
+    await turn_until(lambda: not connection.wire.is_paused)  # or nobody would notice
+    connection.protocol.connection_lost(None)
+    assert told == ["left"]
+    for task in connection.state.tasks:
+        task.cancel()
+    await connection.idle()
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken"),
+    [
+        ((b"content-length: 4\r\n\r\nping",), b"ping"),
+        ((b"\r\n",), b""),
+        ((b"content-length: 4\r\n\r\npi", b"ng"), None),
+        ((b"expect: 100-continue\r\ncontent-length: 4\r\n\r\nping",), None),
+    ],
+)
+async def test_a_body_can_be_taken_once_and_only_where_all_of_it_is_here(
+    parts: tuple[bytes, ...], taken: bytes | None
+) -> None:
+    seen: list[bytes | None] = []
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        cycle = receive.__self__
+        seen.append(cycle.take_body())
+        body = seen[0] or b""
+        more = seen[0] is None
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        seen.append(cycle.take_body())
+        await answering(body)(scope, receive, send)
+
+    connection = Connection(app)
+    connection.protocol.data_received(b"POST / HTTP/1.1\r\n" + parts[0])
+    await turn_until(lambda: seen)
+    for part in parts[1:]:
+        connection.protocol.data_received(part)
+    await connection.idle()
+    assert seen == [taken, None]
+    assert connection.wire.sent.endswith(b"\r\n\r\n" if taken == b"" else b"\r\n\r\nping")
+
+
 async def test_a_body_comes_to_the_application_and_is_invited_where_the_client_asks() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         message: Message = {"more_body": True}

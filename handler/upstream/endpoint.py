@@ -23,7 +23,7 @@ from handler.errors import (
     PilotlightError,
     UpstreamError,
 )
-from handler.interruption import Deadlines, Departures, Interruption
+from handler.interruption import Interruption, Supervision
 from handler.occupancy import Stay
 from handler.reply import Reply, end_with
 from handler.service import Service
@@ -50,27 +50,24 @@ class ForwardingEndpoint:
         self._engine = engine
         self._url = f"{engine.url}{path}"
         self._usage_on_request = usage_on_request
-        self._deadlines = Deadlines(service.settings.request_timeout)
-        self._departures = Departures()
+        self._supervision = Supervision(service.settings.request_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what cannot be answered raises, or ends the stream with an error event."""
         trace, loop = trace_of(scope), self._service.loop
         reply = Reply(send, loop, None)
         interruption = Interruption(loop, receive, self._service.admission)
-        self._deadlines.begin(interruption, loop)
+        self._supervision.begin(interruption)
         try:
             body = await read_body(scope, receive, self._service.settings.max_body_bytes)
-            self._departures.begin(interruption, loop)
+            self._supervision.note_body(interruption)
             await self._answer(body, trace, reply)
         except asyncio.CancelledError:
             await end_with(interruption.reason(), reply, trace)
         except PilotlightError as error:
             await end_with(error, reply, trace)
         finally:
-            self._deadlines.end(interruption)
-            self._departures.end(interruption)
-            interruption.end()
+            self._supervision.end(interruption)
 
     async def _answer(self, body: bytes, trace: RequestTrace, reply: Reply) -> None:
         fields = _fields(body)
