@@ -52,7 +52,7 @@ def whole_answers(
         path=_PATHS[workload],
         body=chat_body(server.model, tokens=1, stream=False) if workload == "chat" else None,
         connections=connections,
-        seconds=plan.seconds_of(workload, connections),
+        seconds=plan.seconds_of(connections),
         core=plan.load_core,
         timeout_s=plan.wrk_timeout_s,
         wants_latencies=True,

@@ -155,8 +155,7 @@ def _measure(
             for stack in plan.stacks
             if has_part(stack, part)
         ]
-        num_rounds = plan.model_rounds if part in MODEL_PARTS else plan.rounds
-        measured, failed = run_rounds(contenders, num_rounds, rng, progress.say)
+        measured, failed = run_rounds(contenders, plan.rounds_of(part), rng, progress.say)
         rounds += measured
         failures += failed
     return rounds, failures

@@ -30,6 +30,7 @@ from bench.stub_model import STUB_MODEL
 from handler.engine.snapshot import Snapshot
 
 _WORDS: dict[Part, str] = {
+    "chats": "chats",
     "closed": "whole answers",
     "streams": "streams",
     "open": "open loops",
@@ -85,6 +86,10 @@ class StackPart:
             with self._server() as server:
                 loads = _Loads(server, plan, self._raw, self._progress, prefix)
                 match self._part:
+                    case "chats":
+                        loads.warm_up()
+                        loads.whole("chat", plan.busy_connections)
+                        return _measurement(metrics_of(loads.points, plan.busy_connections), loads, {})
                     case "closed":
                         return self._closed(server, loads)
                     case "streams":
@@ -152,7 +157,7 @@ class _Loads:
     def warm_up(self) -> None:
         """Chats that do not count."""
         self._progress.load("warm-up")
-        plan = msgspec.structs.replace(self._plan, seconds=self._plan.warm_up_seconds, compared_factor=1)
+        plan = msgspec.structs.replace(self._plan, seconds=self._plan.warm_up_seconds)
         whole_answers(self._server, "chat", plan.busy_connections, plan, RawFiles(None), "warm-up")
 
     def whole(self, workload: Workload, connections: int) -> None:

@@ -8,15 +8,15 @@ from typing import Literal
 import msgspec
 
 from bench.baselines.plan import Stack
-from bench.compare.points import Workload
 
-Part = Literal["closed", "streams", "open", "model"]
-"""On the stub engine closed loops of whole answers, one of streams, and open loops; both on the embedded model."""
+Part = Literal["chats", "closed", "streams", "open", "model"]
+"""On the stub engine closed loops: of the chats that are compared, of other whole answers, and of streams; open loops;
+both on the embedded model."""
 
-STUB_PARTS: tuple[Part, ...] = ("closed", "streams", "open")
+STUB_PARTS: tuple[Part, ...] = ("chats", "closed", "streams", "open")
 MODEL_PARTS: tuple[Part, ...] = ("model",)
 
-_START_S: dict[Part, float] = {"closed": 1.0, "streams": 1.0, "open": 1.0, "model": 5.0}
+_START_S: dict[Part, float] = {"chats": 1.0, "closed": 1.0, "streams": 1.0, "open": 1.0, "model": 5.0}
 NUM_PLAIN = 3
 """Workloads beside chats and streams: JSON, database and template."""
 _CROWD = 500
@@ -76,12 +76,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         is_quick: the small form.
         stacks: that are compared.
         rounds: how often each stack is measured with the stub engine.
+        chat_rounds: how often with the chats that are compared. A machine's speed varies from one second to the next
+            and a process's from one start to the next: many short rounds average over both.
         model_rounds: how often with the embedded model.
         seconds: of each closed loop on the stub engine; of a crowd more, see `seconds_of`.
         warm_up_seconds: of chats before the first one that counts.
         busy_connections: at which all workloads are compared.
-        compared_factor: chats are measured for so many times `seconds` there.
-        curve: connections of the chats' curve.
+        curve: connections of the chats' curve beside that.
         streams: connections of the closed loop that streams.
         stream_tokens: of each of its answers.
         wrk_timeout_s: a later answer is a failure.
@@ -99,17 +100,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is_quick: bool
     stacks: tuple[Stack, ...]
     rounds: int
+    chat_rounds: int
     model_rounds: int
     seconds: int
     warm_up_seconds: int
     busy_connections: int = 64
-    compared_factor: int = 3
     curve: tuple[int, ...]
     streams: int = 64
     stream_tokens: int = 256
     wrk_timeout_s: int = 30
     steps_s: dict[Part, float] = msgspec.field(
-        default_factory=lambda: {"closed": 0.001, "streams": 0.0001, "open": 0.005, "model": 0.0}
+        default_factory=lambda: {"chats": 0.001, "closed": 0.001, "streams": 0.0001, "open": 0.005, "model": 0.0}
     )
     open_loops: StreamLoad
     model_loops: StreamLoad
@@ -118,13 +119,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     load_core: int
     seed: int
 
-    def seconds_of(self, workload: Workload, connections: int) -> int:
-        """Of a closed loop: a crowd takes a while until everybody has been answered more than once.
+    def seconds_of(self, connections: int) -> int:
+        """Of a closed loop: a crowd takes a while until everybody has been answered more than once."""
+        return self.seconds + connections // _CROWD
 
-        What is compared at last is measured for longer: a machine's speed varies from one second to the next.
-        """
-        is_compared = workload == "chat" and connections == self.busy_connections
-        return self.seconds * (self.compared_factor if is_compared else 1) + connections // _CROWD
+    def rounds_of(self, part: Part) -> int:
+        """How often a part is measured."""
+        if part == "chats":
+            return self.chat_rounds
+        return self.model_rounds if part in MODEL_PARTS else self.rounds
 
     def budget_s(self, part: Part, round_number: int) -> float:
         """How long a stack takes in one round."""
@@ -132,16 +135,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return _START_S[part] + self.open_loops.budget_s(round_number)
         if part == "model":
             return _START_S[part] + self.model_loops.budget_s(round_number)
-        if part == "streams":
+        if part in {"chats", "streams"}:
             return _START_S[part] + self.warm_up_seconds + self.seconds
-        loads = [self.seconds_of("chat", number) for number in self.curve] + [self.seconds] * NUM_PLAIN
+        loads = [self.seconds_of(number) for number in self.curve] + [self.seconds] * NUM_PLAIN
         return _START_S[part] + self.warm_up_seconds + sum(seconds + _WRK_S for seconds in loads)
 
     @property
     def steps(self) -> list[tuple[Part, int, Stack]]:
         """A server each, in no order."""
-        rounds = [(part, number) for part in STUB_PARTS for number in range(self.rounds)]
-        rounds += [(part, number) for part in MODEL_PARTS for number in range(self.model_rounds)]
+        parts = (*STUB_PARTS, *MODEL_PARTS)
+        rounds = [(part, number) for part in parts for number in range(self.rounds_of(part))]
         return [(part, number, stack) for part, number in rounds for stack in self.stacks if has_part(stack, part)]
 
     @property
@@ -166,7 +169,7 @@ THREADS = 16
 
 def has_part(stack: Stack, part: Part) -> bool:
     """A bare response generates nothing: it has no streams, and no model."""
-    return part == "closed" or stack != "bare"
+    return part in {"chats", "closed"} or stack != "bare"
 
 
 def full_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core: int, seed: int) -> Plan:
@@ -175,10 +178,11 @@ def full_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core:
         is_quick=False,
         stacks=tuple(stacks),
         rounds=rounds,
+        chat_rounds=3 * rounds,
         model_rounds=max(1, rounds - 2),
         seconds=2,
         warm_up_seconds=2,
-        curve=(1, 16, 64, 100, 250, 500, 1000),
+        curve=(1, 16, 100, 250, 500, 1000),
         open_loops=StreamLoad(
             rates_per_s=(10, 25, 50, 100, 150, 200, 300, 400),
             rounds_of_ladder=2,
@@ -212,10 +216,10 @@ def quick_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core
     return msgspec.structs.replace(
         plan,
         is_quick=True,
+        chat_rounds=rounds + 1,
         seconds=1,
         warm_up_seconds=1,
-        compared_factor=2,
-        curve=(64, 100, 500, 1000),
+        curve=(100, 500, 1000),
         open_loops=msgspec.structs.replace(
             plan.open_loops,
             rates_per_s=(50, 150, 300),

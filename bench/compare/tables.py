@@ -19,7 +19,8 @@ _NOISE_SHARE = 0.1
 def show(result: Result) -> None:
     """Print all tables to stdout."""
     console = open_console()
-    console.print(f"{describe(result.environment)}; {result.plan['rounds']} rounds", markup=False)
+    rounds, chat_rounds = result.plan["rounds"], result.plan["chat_rounds"]
+    console.print(f"{describe(result.environment)}; {rounds} rounds, {chat_rounds} of chats", markup=False)
     for quoted in QUOTED:
         console.print(_beside_quoted(quoted, result))
     console.print(_ratios(result.ratios))

@@ -42,11 +42,12 @@ def tiny_plan() -> Plan:
         is_quick=True,
         stacks=("pilotlight", "fastapi"),
         rounds=1,
+        chat_rounds=2,
         model_rounds=1,
         seconds=1,
         warm_up_seconds=1,
         busy_connections=4,
-        curve=(4,),
+        curve=(8,),
         streams=2,
         stream_tokens=8,
         open_loops=few,
@@ -93,6 +94,7 @@ def test_two_stacks_with_everything(settings: Settings, tmp_path: Path, capfd: p
             ("stub", "json", 4, None),
             ("stub", "template", 4, None),
             ("stub", "chat", 4, None),
+            ("stub", "chat", 8, None),
             ("stub", "stream", 2, None),
             ("stub", "stream", None, 20.0),
             ("model", "stream", 1, None),
@@ -104,10 +106,10 @@ def test_two_stacks_with_everything(settings: Settings, tmp_path: Path, capfd: p
                 assert (out / "raw" / point.raw).stat().st_size > 0
         assert points["stub", "chat", 4, None].requests_per_s > 0
         metrics = result.summary[stack]
-        assert metrics["rss_bytes"].median <= metrics["rss_database_bytes"].median <= metrics["rss_bytes@4"].median
+        assert metrics["rss_bytes"].median <= metrics["rss_database_bytes"].median <= metrics["rss_bytes@8"].median
         assert metrics["cpu_us"].median > 0
     assert {ratio.denominator.partition(" ")[0] for ratio in result.ratios} == {"fastapi"}
-    assert "1 of 9, " in captured.err
+    assert "1 of 13, " in captured.err
     assert "requests per second: measured, and as quoted" in captured.out
     assert "chats per second as fastapi" in captured.out
 
@@ -120,6 +122,7 @@ def test_a_stack_that_does_not_start_is_a_failure_and_others_go_on(
     assert compare(plan, parsed("--json"), settings, written) == 1
     result = msgspec.json.decode(capfdbinary.readouterr().out, type=Result)
     assert {(failure.contender, failure.error.partition(":")[0]) for failure in result.failures} == {
+        ("flask", "chats"),
         ("flask", "whole answers"),
         ("flask", "streams"),
         ("flask", "open loops"),

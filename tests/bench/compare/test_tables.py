@@ -30,7 +30,7 @@ def result(points: list[LoadPoint], metrics: dict[str, dict[str, float]]) -> Res
         environment=look_around(),
         settings={},
         peers={},
-        plan={"rounds": 3},
+        plan={"rounds": 3, "chat_rounds": 4},
         rounds=tuple(rounds),
         failures=(Failure(round_number=0, contender="django", error="it [b]ended[/b]"),),
         summary=summaries(rounds),
