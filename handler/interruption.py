@@ -72,8 +72,7 @@ class Interruption:
     def watch(self) -> None:
         """Interrupt when the client leaves, once the body has been read: from then on nobody else may receive.
 
-        Where the server can tell, nobody has to wait for that in a task of its own, which is a quarter of the work of
-        a short answer.
+        Where the server can tell, nobody has to wait for that in a task of its own.
         """
         self.is_watched = True
         self._on_disconnect = beside(self._receive, "on_disconnect")

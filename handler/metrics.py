@@ -113,7 +113,7 @@ class Metrics:
             self._sort_in()
 
     def _sort_in(self) -> None:
-        """Find out where each request belongs that has ended: for many at once that is a third of the work."""
+        """Find out where each request belongs that has ended: for many at once that is less work than one by one."""
         ended, self._ended = self._ended, []
         whole_s: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
         until_begun_s: list[float] = []
