@@ -104,6 +104,11 @@ class GatheringTransport:
         self._closes = True
         self._transport.abort()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether this side has closed."""
+        return self._closes
+
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
         return self._closes or self._transport.is_closing()

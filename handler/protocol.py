@@ -31,6 +31,7 @@ from handler.errors import (
     PilotlightError,
     RequestTimeoutError,
 )
+from handler.intake import Intake
 from handler.interruption import Delay
 from handler.lag import Lag
 from handler.outbox import BEFORE_WRITE, PUSHER, GatheringTransport, Outbox
@@ -84,6 +85,7 @@ def gathering_protocol(limits: Limits, listener: socket.socket | None = None) ->
     """
     shared = _Shared(
         limits,
+        Intake(),
         Outbox(),
         silence=Silence(limits.idle_s),
         arrival=Delay(limits.arrival_s, GatheringProtocol.on_late),
@@ -108,6 +110,7 @@ class _Shared(msgspec.Struct, frozen=True):
     """
 
     limits: Limits
+    intake: Intake
     outbox: Outbox
     silence: Silence
     arrival: Delay[GatheringProtocol]
@@ -127,6 +130,7 @@ class GatheringProtocol(HttpToolsProtocol):
         shared: _Shared,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._intake = shared.intake
         self._outbox = shared.outbox
         self._silence = shared.silence
         self._stalled = shared.stalled
@@ -143,7 +147,8 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the outbox between uvicorn and the transport."""
-        super().connection_made(cast("asyncio.Transport", GatheringTransport(transport, self._outbox)))
+        self._out = GatheringTransport(transport, self._outbox)
+        super().connection_made(cast("asyncio.Transport", self._out))
         self._lag = Lag(self.transport, self._stalled)
         self._extensions: Any = {
             BEFORE_WRITE: self._outbox.before_write,
@@ -156,7 +161,8 @@ class GatheringProtocol(HttpToolsProtocol):
             self._refuse(OverloadedError(f"There are {self._max_connections} connections already", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, once what had come before that has been read."""
+        self._intake.hurry(self)
         self._silence.forget(self)
         self._arrival.end(self)
         self._lag.end()
@@ -165,12 +171,17 @@ class GatheringProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Send what waits: the transport is about to close, and takes nothing from then on."""
+        """Read and send what waits: the transport is about to close, and takes nothing from then on."""
+        self._intake.hurry(self)
         self._outbox.flush()
 
     def data_received(self, data: bytes) -> None:
+        """Have it read, now or soon."""
+        self._intake.take(self, data)
+
+    def read(self, data: bytes) -> None:
         """Read what came; a client that has sent a part of a request has a time for the rest."""
-        if self._refusal is not None:
+        if self._refusal is not None or self._out.is_ending:
             return
         self._has_begun = False
         self.silent_since_s = math.inf
