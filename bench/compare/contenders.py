@@ -15,7 +15,7 @@ import msgspec
 from bench.arrivals import Closed, Poisson
 from bench.baselines.plan import Stack
 from bench.compare.closed import streams, whole_answers
-from bench.compare.memory import MemoryPeak
+from bench.compare.memory import Memory, MemoryPeak
 from bench.compare.metrics import metrics_of
 from bench.compare.open import streamed_chats
 from bench.compare.plan import Part, Plan, StreamLoad
@@ -87,9 +87,7 @@ class StackPart:
                 loads = _Loads(server, plan, self._raw, self._progress, prefix)
                 match self._part:
                     case "chats":
-                        loads.warm_up()
-                        loads.whole("chat", plan.busy_connections)
-                        return _measurement(metrics_of(loads.points, plan.busy_connections), loads, {})
+                        return self._chats(server, loads)
                     case "closed":
                         return self._closed(server, loads)
                     case "streams":
@@ -118,6 +116,15 @@ class StackPart:
             model=STUB_MODEL if snapshot is None else snapshot.name,
         )
 
+    def _chats(self, server: RunningServer, loads: _Loads) -> Measurement:
+        plan = self._plan
+        loads.warm_up()
+        loads.whole("chat", plan.busy_connections)
+        with MemoryPeak(server.pid) as peak:
+            loads.whole("chat", plan.crowd)
+        memory = {} if peak.highest is None else {f"rss_bytes@{plan.crowd}": peak.highest}
+        return _with_memory(metrics_of(loads.points, plan.busy_connections), loads, memory)
+
     def _closed(self, server: RunningServer, loads: _Loads) -> Measurement:
         plan = self._plan
         memory = {"rss_bytes": server.memory()}
@@ -125,15 +132,9 @@ class StackPart:
             loads.whole(workload, plan.busy_connections)
             memory.setdefault("rss_database_bytes", server.memory())
         loads.warm_up()
-        crowd = plan.curve[-1]
         for connections in plan.curve:
-            with MemoryPeak(server.pid) as peak:
-                loads.whole("chat", connections)
-            if connections == crowd and peak.highest is not None:
-                memory[f"rss_bytes@{crowd}"] = peak.highest
-        metrics = metrics_of(loads.points, plan.busy_connections)
-        metrics |= {name: float(each.rss_bytes) for name, each in memory.items()}
-        return _measurement(metrics, loads, {"memory": msgspec.to_builtins(memory)})
+            loads.whole("chat", connections)
+        return _with_memory(metrics_of(loads.points, plan.busy_connections), loads, memory)
 
     def _streamed(self, loads: _Loads, engine: Engine, sizes: StreamLoad, round_number: int) -> Measurement:
         if sizes.users is not None:
@@ -208,6 +209,11 @@ def _nothing(
         requests_per_s=0.0,
         latency_ms=(),
     )
+
+
+def _with_memory(metrics: dict[str, float], loads: _Loads, memory: dict[str, Memory]) -> Measurement:
+    sizes = {name: float(each.rss_bytes) for name, each in memory.items()}
+    return _measurement(metrics | sizes, loads, {"memory": msgspec.to_builtins(memory)})
 
 
 def _measurement(metrics: dict[str, float], loads: _Loads, details: dict[str, Any]) -> Measurement:

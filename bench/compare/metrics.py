@@ -55,14 +55,14 @@ def _compared(plan: Plan) -> list[tuple[str, str]]:
     """Words and names. A pair of which one side has no such figure gives no ratio, and needs no mention here."""
     busy, users = plan.busy_connections, plan.model_loops.users
     found = [(f"{name} requests per second", f"{name}_requests_per_s@{busy}") for name in _WHOLE]
-    crowds = [busy, *(number for number in plan.curve if number > busy)]
+    crowds = [busy, *(number for number in plan.curve if number > busy), plan.crowd]
     found += [(f"99th percentile at {number}", f"chat_p99_ms@{number}") for number in crowds]
     found += [
         ("processor time of a chat", "cpu_us"),
         ("events per second", f"stream_events_per_s@{plan.streams}"),
         ("memory at rest", "rss_bytes"),
         ("memory with database", "rss_database_bytes"),
-        (f"memory at {plan.curve[-1]}", f"rss_bytes@{plan.curve[-1]}"),
+        (f"memory at {plan.crowd}", f"rss_bytes@{plan.crowd}"),
     ]
     for rate in plan.open_loops.rates_per_s:
         found += [

@@ -10,8 +10,8 @@ import msgspec
 from bench.baselines.plan import Stack
 
 Part = Literal["chats", "closed", "streams", "open", "model"]
-"""On the stub engine closed loops: of the chats that are compared, of other whole answers, and of streams; open loops;
-both on the embedded model."""
+"""On the stub engine closed loops: of the chats that goals are set for, of other whole answers, and of streams; open
+loops; both on the embedded model."""
 
 STUB_PARTS: tuple[Part, ...] = ("chats", "closed", "streams", "open")
 MODEL_PARTS: tuple[Part, ...] = ("model",)
@@ -76,13 +76,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         is_quick: the small form.
         stacks: that are compared.
         rounds: how often each stack is measured with the stub engine.
-        chat_rounds: how often with the chats that are compared. A machine's speed varies from one second to the next
-            and a process's from one start to the next: many short rounds average over both.
+        chat_rounds: how often with the chats that goals are set for. A machine's speed varies from one second to the
+            next and a process's from one start to the next: many short rounds average over both.
         model_rounds: how often with the embedded model.
         seconds: of each closed loop on the stub engine; of a crowd more, see `seconds_of`.
         warm_up_seconds: of chats before the first one that counts.
         busy_connections: at which all workloads are compared.
-        curve: connections of the chats' curve beside that.
+        crowd: connections at which waits and memory are compared.
+        curve: connections of the chats' curve beside those two.
         streams: connections of the closed loop that streams.
         stream_tokens: of each of its answers.
         wrk_timeout_s: a later answer is a failure.
@@ -105,6 +106,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     warm_up_seconds: int
     busy_connections: int = 64
+    crowd: int = 1000
     curve: tuple[int, ...]
     streams: int = 64
     stream_tokens: int = 256
@@ -135,7 +137,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return _START_S[part] + self.open_loops.budget_s(round_number)
         if part == "model":
             return _START_S[part] + self.model_loops.budget_s(round_number)
-        if part in {"chats", "streams"}:
+        if part == "chats":
+            crowds = (self.busy_connections, self.crowd)
+            return _START_S[part] + self.warm_up_seconds + sum(self.seconds_of(number) + _WRK_S for number in crowds)
+        if part == "streams":
             return _START_S[part] + self.warm_up_seconds + self.seconds
         loads = [self.seconds_of(number) for number in self.curve] + [self.seconds] * NUM_PLAIN
         return _START_S[part] + self.warm_up_seconds + sum(seconds + _WRK_S for seconds in loads)
@@ -178,11 +183,11 @@ def full_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core:
         is_quick=False,
         stacks=tuple(stacks),
         rounds=rounds,
-        chat_rounds=3 * rounds,
+        chat_rounds=2 * rounds + 1,
         model_rounds=max(1, rounds - 2),
         seconds=2,
         warm_up_seconds=2,
-        curve=(1, 16, 100, 250, 500, 1000),
+        curve=(1, 16, 100, 250, 500),
         open_loops=StreamLoad(
             rates_per_s=(10, 25, 50, 100, 150, 200, 300, 400),
             rounds_of_ladder=2,
@@ -216,10 +221,10 @@ def quick_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core
     return msgspec.structs.replace(
         plan,
         is_quick=True,
-        chat_rounds=rounds + 1,
+        chat_rounds=rounds,
         seconds=1,
         warm_up_seconds=1,
-        curve=(100, 500, 1000),
+        curve=(100, 500),
         open_loops=msgspec.structs.replace(
             plan.open_loops,
             rates_per_s=(50, 150, 300),
