@@ -139,7 +139,7 @@ class Cycle(RequestResponseCycle):
     def take_body(self) -> bytes | None:
         """The whole body, where it is here and nobody has received a part of it; None: `receive` has to be asked.
 
-        Found by `beside`, as what follows.
+        Found by `beside`, as `on_disconnect` and `send_whole` are.
         """
         if self.more_body or self._is_read or self.waiting_for_100_continue or self.disconnected:
             return None

@@ -1,9 +1,9 @@
 """What has come from clients, read for so many connections in a turn of the event loop. Event loop only.
 
-Requests at the same stage go through the same code while it is in the caches, which a loop's turn over some dozens of
-them makes good use of. A thousand have more of their own than the caches next to a core hold: by the time that the last
-one has been read, the first one's would have to be fetched again. So the others wait for the next turns, and the engine
-has the first ones sooner.
+Without that, a short completion among a thousand at once took 1.7 times as long as among 64. Presumably some dozens
+share the code that is in the caches, and a thousand have more of their own than the caches next to a core hold: by the
+time that the last one has been read, the first one's has to be fetched again. So the others wait for the next turns,
+and the engine has the first ones sooner.
 """
 
 from __future__ import annotations

@@ -32,42 +32,38 @@ class Outbox:
     def before_write(self, action: Action) -> None:
         """Call `action` once, at the end of this turn, before any bytes leave that have been written until then."""
         self._actions.append(action)
-        if not self._is_scheduled:
-            self._schedule()
+        self._schedule()
 
     def add(self, transport: GatheringTransport) -> None:
         """Flush the transport at the end of this turn."""
         self._transports.append(transport)
-        if not self._is_scheduled:
-            self._schedule()
+        self._schedule()
 
     def flush(self) -> None:
         """Do now what waits for the end of the turn."""
         self._is_scheduled = False
         while self._actions:
-            action = self._actions.pop(0)
-            try:
-                action()
-            except Exception as error:  # noqa: BLE001  (as below)
-                self._report(error)
+            self._safely(self._actions.pop(0))
         transports, self._transports = self._transports, []
         for transport in transports:
-            try:
-                transport.flush()
-            except Exception as error:  # noqa: BLE001  (a defect of one must not keep back what belongs to others)
-                self._report(error)
+            self._safely(transport.flush)
 
-    def _report(self, error: Exception) -> None:
-        assert self._loop is not None, "nothing waits before anything was scheduled"
-        self._loop.call_exception_handler(
-            {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
-        )
+    def _safely(self, action: Action) -> None:
+        """A defect of one must not keep back what belongs to others."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
+            assert self._loop is not None, "nothing waits before anything was scheduled"
+            self._loop.call_exception_handler(
+                {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
+            )
 
     def _schedule(self) -> None:
-        self._is_scheduled = True
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self._flush_scheduled)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
         if self._is_scheduled:

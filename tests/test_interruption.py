@@ -17,6 +17,17 @@ class Server(NamedTuple):
     is_stopping: bool = False
 
 
+class Gone:
+    """A client that has left, for whoever receives; it counts how often that was."""
+
+    def __init__(self) -> None:
+        self.num_received = 0
+
+    async def receive(self) -> Message:
+        self.num_received += 1
+        return {"type": "http.disconnect"}
+
+
 async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -> None:
     loop = asyncio.get_running_loop()
     called: list[str] = []
@@ -39,11 +50,8 @@ async def test_only_those_that_still_wait_are_called_in_the_order_they_began() -
 
 
 async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
     loop = asyncio.get_running_loop()
-    supervision, interruption = Supervision(DEADLINE_S), Interruption(loop, receive, Server())
+    supervision, interruption = Supervision(DEADLINE_S), Interruption(loop, Gone().receive, Server())
     supervision.begin(interruption)
     supervision.note_body(interruption)
     with pytest.raises(asyncio.CancelledError):
@@ -54,21 +62,15 @@ async def test_a_client_that_left_before_anybody_watched_is_noticed() -> None:
 
 
 async def test_a_request_that_is_over_soon_is_not_watched() -> None:
-    num_received = 0
-
-    async def receive() -> Message:
-        nonlocal num_received
-        num_received += 1
-        return {"type": "http.disconnect"}
-
+    client = Gone()
     loop = asyncio.get_running_loop()
-    supervision, brief = Supervision(DEADLINE_S), Interruption(loop, receive, Server())
+    supervision, brief = Supervision(DEADLINE_S), Interruption(loop, client.receive, Server())
     supervision.begin(brief)
     supervision.note_body(brief)
     supervision.end(brief)
     with pytest.raises(asyncio.CancelledError):  # one that began later has been cancelled, and only that was watched
-        await _interrupted(supervision, receive)
-    assert num_received == 1
+        await _interrupted(supervision, client.receive)
+    assert client.num_received == 1
 
 
 async def _interrupted(supervision: Supervision, receive: Receive) -> None:
@@ -79,19 +81,13 @@ async def _interrupted(supervision: Supervision, receive: Receive) -> None:
 
 
 async def test_who_is_still_reading_a_body_is_watched_once_that_is_here() -> None:
-    num_received = 0
-
-    async def receive() -> Message:
-        nonlocal num_received
-        num_received += 1
-        return {"type": "http.disconnect"}
-
+    client = Gone()
     watched: list[Interruption] = []
     supervision = Supervision(DEADLINE_S, watched.append)
-    interruption = Interruption(asyncio.get_running_loop(), receive, Server())
+    interruption = Interruption(asyncio.get_running_loop(), client.receive, Server())
     supervision.begin(interruption)
     await turn_until(lambda: interruption.is_lasting)
-    assert (num_received, watched) == (0, [])  # only one may receive, and that is who reads the body
+    assert (client.num_received, watched) == (0, [])  # only one may receive, and that is who reads the body
     supervision.note_body(interruption)
     assert watched == [interruption]
     with pytest.raises(asyncio.CancelledError):

@@ -19,7 +19,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "most, open loops what its users would wait. The exit code is 1 if a goal is missed or something failed.",
     )
     parser.add_argument("--quick", action="store_true", help="a smaller form, in less than ten minutes")
-    parser.add_argument("--rounds", type=count, help="how often everybody is measured (5; 3 with --quick)")
+    parser.add_argument(
+        "--rounds",
+        type=count,
+        metavar="N",
+        help="how often everybody is measured (5; 3 with --quick), and what goals are set for 2 N + 1 times (N)",
+    )
     parser.add_argument("--only", action="append", choices=STACKS, help="measure this stack; repeatable (all)")
     parser.add_argument("--seed", type=int, default=0, help="of the order, of arrivals and prompts (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")

@@ -234,7 +234,7 @@ def quick_plan(stacks: Sequence[Stack], rounds: int, server_core: int, load_core
             timeout_s=2.5,
         ),
         model_loops=msgspec.structs.replace(
-            plan.model_loops, rate_shares=(0.5,), seconds=6.0, warm_up_s=0.5, timeout_s=10.0
+            plan.model_loops, rate_shares=(0.5,), seconds=5.0, warm_up_s=0.5, timeout_s=10.0
         ),
     )
 
