@@ -84,6 +84,7 @@ def point_of(answer: WrkAnswer, workload: Workload, connections: int, cpu_s: flo
         server_cpu_us=cpu_s / answer.num_requests * 1e6 if answer.num_requests else None,
         server_cpu_share=cpu_s / answer.duration_s,
         load_cpu_share=answer.load_cpu_share,
+        load_in_real_time=answer.in_real_time,
         invalid=_why_invalid(answer, num_whole, connections),
     )
 

@@ -39,6 +39,7 @@ class LoadPoint(msgspec.Struct, frozen=True, kw_only=True):
         server_cpu_share: of its processor.
         others_cpu_share: of the server's processor that programs had which are not measured, and the hypervisor.
         load_cpu_share: of the load's processor; near 1 the load was what was measured.
+        load_in_real_time: whether wrk went before PostgreSQL on their processor.
         dispatch_delay_p99_ms: by how much later than scheduled an open loop sent.
         invalid: why this point says nothing of the server, None where it does.
         timeline: second by second.
@@ -61,6 +62,7 @@ class LoadPoint(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu_share: float | None = None
     others_cpu_share: float | None = None
     load_cpu_share: float | None = None
+    load_in_real_time: bool | None = None
     dispatch_delay_p99_ms: float | None = None
     invalid: str | None = None
     timeline: tuple[Second, ...] = ()

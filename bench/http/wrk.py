@@ -31,9 +31,13 @@ import contextlib, os, sys
 os.sched_setaffinity(0, {int(sys.argv[1])})
 with contextlib.suppress(PermissionError):
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+print("true" if os.sched_getscheduler(0) == os.SCHED_FIFO else "false", flush=True)
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""On its processor wrk goes before all others, where it may: a load that waits for PostgreSQL there measures that."""
+"""On its processor wrk goes before all others, where it may: a load that waits for PostgreSQL there measures that.
+
+The first line says whether it does.
+"""
 _SCRIPT = """
 local began_s = os.clock()
 wrk.method = "METHOD"
@@ -91,6 +95,7 @@ class WrkAnswer(msgspec.Struct, frozen=True, kw_only=True):
         values: each latency in microseconds with the number of answers that took it, ascending; without those that
             wrk made up. Empty unless they were asked for.
         errors: by wrk's names: connect, read, write, status, timeout.
+        in_real_time: whether wrk went before all others on its processor, which not every user may ask for.
     """
 
     num_requests: int
@@ -99,6 +104,7 @@ class WrkAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     values: tuple[tuple[int, int], ...]
     errors: dict[str, int]
+    in_real_time: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -183,12 +189,14 @@ def put_load(load: WrkLoad) -> WrkAnswer:
             raise BenchError(f"wrk: {error}") from error
     if done.returncode:
         raise BenchError(f"wrk ended with {done.returncode}: {(done.stdout + done.stderr)[-500:].strip()}")
+    lines = done.stdout.splitlines()
     try:
-        answer = msgspec.json.decode(done.stdout.splitlines()[-1], type=WrkAnswer)
+        in_real_time = msgspec.json.decode(lines[0], type=bool)
+        answer = msgspec.json.decode(lines[-1], type=WrkAnswer)
     except (IndexError, msgspec.MsgspecError) as error:
         raise BenchError(f"wrk said nothing that can be read: {done.stdout[-500:]}") from error
     values = without_made_up(answer.values, answer.num_requests, load.connections, answer.duration_us)
-    return msgspec.structs.replace(answer, values=values)
+    return msgspec.structs.replace(answer, values=values, in_real_time=in_real_time)
 
 
 def _script(load: WrkLoad) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from bench.compare.points import LoadPoint
 from bench.compare.quoted import QUOTED, QuotedTable
 from bench.report.numbers import NOTHING, exact, figure, number, percent, span, times
 from bench.report.panels import Table, TableCell, missing, named, shown, words
@@ -64,6 +65,7 @@ def busy_table(samples: Iterable[Sample]) -> Table:
                 _largest([point.server_cpu_share for point in points if point.invalid is None], is_share=True),
                 _largest([point.load_cpu_share for point in points if point.invalid is None], is_share=True),
                 _largest([point.dispatch_delay_p99_ms for point in points if point.invalid is None], is_share=False),
+                _in_real_time(points),
             )
         )
     head = (
@@ -73,6 +75,7 @@ def busy_table(samples: Iterable[Sample]) -> Table:
         "server's processor, most",
         "load's processor, most",
         "dispatch delay p99, ms, most",
+        "loads in real time",
     )
     return Table("How busy servers and load were", head, tuple(rows))
 
@@ -160,6 +163,12 @@ def _largest(values: list[float | None], *, is_share: bool) -> TableCell:
     if not present:
         return missing(None)
     return TableCell(percent(round(max(present), 2)) if is_share else number(max(present)))
+
+
+def _in_real_time(points: list[LoadPoint]) -> TableCell:
+    """How many of wrk's loads went before PostgreSQL on their processor."""
+    asked = [point.load_in_real_time for point in points if point.load_in_real_time is not None]
+    return TableCell(f"{sum(asked)} of {len(asked)}") if asked else missing(None)
 
 
 def _load(sample: Sample) -> str:

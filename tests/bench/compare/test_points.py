@@ -22,6 +22,7 @@ ANSWER = WrkAnswer(
     cpu_s=0.2,
     values=((1000, 100), (2000, 98), (50_000, 2)),
     errors=NO_ERRORS,
+    in_real_time=True,
 )
 
 LOADED = LoadAnswer(
@@ -55,6 +56,7 @@ def test_a_load_of_wrk() -> None:
     assert point.server_cpu_us == pytest.approx(5000.0)
     assert point.server_cpu_share == 0.5
     assert point.load_cpu_share == pytest.approx(0.1)
+    assert point.load_in_real_time is True
     assert dict(point.latency_ms)[0.5] == 1.0
     assert dict(point.latency_ms)[0.99] == 2.0
     assert point.latency_ms[-1] == (1.0, 50.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +67,12 @@ def test_every_latency_of_a_load_is_there(port: int) -> None:
     assert sum(count for _, count in answer.values) == answer.num_requests > 0
     assert [value for value, _ in answer.values] == sorted({value for value, _ in answer.values})
     assert 0 < answer.load_cpu_share < 1
+
+
+def test_it_is_told_whether_the_load_was_in_real_time(port: int) -> None:
+    attempt = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    may = subprocess.run([sys.executable, "-c", attempt], capture_output=True, check=False).returncode == 0
+    assert load(port, "/json").in_real_time == may
 
 
 def test_a_body_is_posted_as_it_is(port: int) -> None:

@@ -177,6 +177,7 @@ def _closed(rng: random.Random, engine: str, workload: Workload, connections: in
         server_cpu_us=1e6 / per_s,
         server_cpu_share=0.99,
         load_cpu_share=0.31,
+        load_in_real_time=True,
     )
 
 
