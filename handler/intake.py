@@ -29,10 +29,8 @@ class Intake:
     """
 
     def __init__(self) -> None:
-        self._group: set[Reader] = set()
+        self._group: set[Reader] = set()  # while there are any, the next turn is scheduled
         self._waiting: dict[Reader, bytes] = {}  # oldest first
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_scheduled = False
 
     def take(self, reader: Reader, data: bytes) -> None:
         """A connection has received something."""
@@ -43,9 +41,9 @@ class Intake:
             if len(group) >= _GROUP:
                 self._waiting[reader] = data
                 return
-            group.add(reader)
-            if not self._is_scheduled:
+            if not group:
                 self._schedule()
+            group.add(reader)
         reader.read(data)
 
     def hurry(self, reader: Reader) -> None:
@@ -56,14 +54,10 @@ class Intake:
 
     def _begin_turn(self) -> None:
         self._group = set(islice(self._waiting, _GROUP))
-        self._is_scheduled = False
         if self._group:
             self._schedule()
             for reader in [*self._group]:
                 self.hurry(reader)
 
     def _schedule(self) -> None:
-        self._is_scheduled = True
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self._begin_turn)
+        asyncio.get_running_loop().call_soon(self._begin_turn)

@@ -24,7 +24,6 @@ class Outbox:
     """What leaves at the end of this turn of the loop, of all connections."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._actions: list[Action] = []
         self._transports: list[GatheringTransport] = []
         self._is_scheduled = False
@@ -53,17 +52,14 @@ class Outbox:
         try:
             action()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
-            assert self._loop is not None, "nothing waits before anything was scheduled"
-            self._loop.call_exception_handler(
+            asyncio.get_running_loop().call_exception_handler(
                 {"message": "What was to be done at the end of a turn of the loop failed", "exception": error}
             )
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._flush_scheduled)
+            asyncio.get_running_loop().call_soon(self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
         if self._is_scheduled:
