@@ -151,12 +151,14 @@ async def test_nobody_watches_a_request_that_is_over() -> None:
             ended.set()
         raise AssertionError("never set")
 
+    num_tasks = len(asyncio.all_tasks())
     interruption = Interruption(asyncio.get_running_loop(), receive, Server())
     interruption.watch()
     await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == num_tasks + 1
     interruption.end()
-    async with asyncio.timeout(DEADLINE_S):
-        await ended.wait()
+    await turn_until(ended.is_set)
+    assert len(asyncio.all_tasks()) == num_tasks
 
 
 @pytest.mark.parametrize(("is_stopping", "expected"), [(False, ClientDisconnectedError), (True, StoppingError)])
