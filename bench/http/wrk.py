@@ -31,13 +31,10 @@ import contextlib, os, sys
 os.sched_setaffinity(0, {int(sys.argv[1])})
 with contextlib.suppress(PermissionError):
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-print("true" if os.sched_getscheduler(0) == os.SCHED_FIFO else "false", flush=True)
+os.environ["IN_REAL_TIME"] = "true" if os.sched_getscheduler(0) == os.SCHED_FIFO else "false"
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""On its processor wrk goes before all others, where it may: a load that waits for PostgreSQL there measures that.
-
-The first line says whether it does.
-"""
+"""On its processor wrk goes before all others, where it may: a load that waits for PostgreSQL there measures that."""
 _SCRIPT = """
 local began_s = os.clock()
 wrk.method = "METHOD"
@@ -52,9 +49,10 @@ done = function(summary, latency, requests)
     values[i] = string.format("[%d,%d]", value, count)
   end
   io.write(string.format(
-    '\\n{"num_requests":%d,"duration_us":%d,"p99_ms":%f,"cpu_s":%f,"values":[%s],' ..
+    '\\n{"num_requests":%d,"duration_us":%d,"p99_ms":%f,"cpu_s":%f,"in_real_time":%s,"values":[%s],' ..
     '"errors":{"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}}\\n',
-    summary.requests, summary.duration, latency:percentile(99) / 1e3, cpu_s, table.concat(values, ","),
+    summary.requests, summary.duration, latency:percentile(99) / 1e3, cpu_s, os.getenv("IN_REAL_TIME"),
+    table.concat(values, ","),
     errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end
 """
@@ -104,7 +102,7 @@ class WrkAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     values: tuple[tuple[int, int], ...]
     errors: dict[str, int]
-    in_real_time: bool = False
+    in_real_time: bool
 
     @property
     def duration_s(self) -> float:
@@ -189,14 +187,12 @@ def put_load(load: WrkLoad) -> WrkAnswer:
             raise BenchError(f"wrk: {error}") from error
     if done.returncode:
         raise BenchError(f"wrk ended with {done.returncode}: {(done.stdout + done.stderr)[-500:].strip()}")
-    lines = done.stdout.splitlines()
     try:
-        in_real_time = msgspec.json.decode(lines[0], type=bool)
-        answer = msgspec.json.decode(lines[-1], type=WrkAnswer)
+        answer = msgspec.json.decode(done.stdout.splitlines()[-1], type=WrkAnswer)
     except (IndexError, msgspec.MsgspecError) as error:
         raise BenchError(f"wrk said nothing that can be read: {done.stdout[-500:]}") from error
     values = without_made_up(answer.values, answer.num_requests, load.connections, answer.duration_us)
-    return msgspec.structs.replace(answer, values=values, in_real_time=in_real_time)
+    return msgspec.structs.replace(answer, values=values)
 
 
 def _script(load: WrkLoad) -> str:

@@ -50,7 +50,7 @@ def figure_table(result: Result) -> Table:
 
 
 def busy_table(samples: Iterable[Sample]) -> Table:
-    """How sure the load was of itself: its own processor, its own lateness, and the server's processor."""
+    """How sure the load was of itself: its own processor, lateness and precedence, and the server's processor."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.stack, []).append(sample)
