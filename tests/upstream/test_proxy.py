@@ -181,7 +181,8 @@ async def test_a_client_that_leaves_ends_the_servers_work(
 
         body = PARIS | {"stream": True, "max_tokens": 4000, "ignore_eos": True}
         async with client.stream("POST", CHAT, json=body) as answer:
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()  # kept: httpx closes the connection with its last reader
+            await anext(pieces)
             request_id = answer.headers["x-request-id"]
             assert await running() == 1
 
@@ -195,7 +196,8 @@ async def test_a_client_that_leaves_ends_the_servers_work(
 async def test_completions_of_one_request_begin_together(proxy: LoggedServer, client: httpx.AsyncClient) -> None:
     body = PARIS | {"stream": True, "n": 2, "max_tokens": 2000, "ignore_eos": True}
     async with client.stream("POST", CHAT, json=body) as answer:
-        async for line in answer.aiter_lines():
+        lines = answer.aiter_lines()  # kept, as above
+        async for line in lines:
             if '"content":"' in line and '"content":""' not in line:
                 break
         assert await proxy.metric("num_requests_running") == 2
