@@ -16,7 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure the function beside FastAPI, Flask and Django",
         description="Measures the function and FastAPI, Flask and Django over the same engine, schema and request log, "
         "in interleaved rounds: the server on one processor, the load on another. Closed loops say what each does at "
-        "most, open loops what its users would wait. The exit code is 1 if a goal is missed or something failed.",
+        "most, open loops what its users would wait. The exit code is 1 if a goal is not reached or something failed.",
     )
     parser.add_argument("--quick", action="store_true", help="a smaller form, in less than ten minutes")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """`pilotlight bench compare`: reads the command line, runs the rounds, gives out the result.
 
-Exit codes: 0 when everything was measured and no goal was missed, 1 otherwise, 2 for bad usage or a missing program.
+Exit codes: 0 when everything was measured and every goal that could be was reached, 1 otherwise, 2 for bad usage or a
+missing program.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def compare(plan: Plan, args: argparse.Namespace, settings: Settings, write_repo
     failures += failed
     result = result_of("compare", environment, settings, plan, rounds, failures, comparisons=comparisons, peers=peers)
     _give_out(result, args, write_report)
-    missed = [outcome for outcome in goal_outcomes(result.ratios) if outcome.is_reached is False]
-    return 1 if failures or missed else 0
+    unreached = [outcome for outcome in goal_outcomes(result.ratios) if outcome.is_reached is False]
+    return 1 if failures or unreached else 0
 
 
 def _plan(args: argparse.Namespace) -> Plan:

@@ -17,6 +17,8 @@ from bench.stats import Summary
 
 OURS: Stack = "pilotlight"
 
+GoalVerdict = Literal["reached", "not certain", "missed", "not measured"]
+
 CHAT_PER_S = "chat_requests_per_s@64"
 CROWDED_P99_MS = "chat_p99_ms@1000"
 
@@ -64,6 +66,17 @@ class GoalOutcome(msgspec.Struct, frozen=True, kw_only=True):
     goal: Goal
     ratio: Summary | None
     is_reached: bool | None
+
+    @property
+    def verdict(self) -> GoalVerdict:
+        """A goal that is not reached is missed only where nothing in the interval reaches it."""
+        if self.ratio is None:
+            return "not measured"
+        if self.is_reached:
+            return "reached"
+        low, high = self.ratio.interval or (self.ratio.low, self.ratio.high)
+        is_near = high >= self.goal.bound if self.goal.direction == "at least" else low <= self.goal.bound
+        return "not certain" if is_near else "missed"
 
 
 def goal_outcomes(ratios: Sequence[Ratio]) -> tuple[GoalOutcome, ...]:

@@ -34,9 +34,8 @@ def show(result: Result) -> None:
 
 def goal_line(outcome: GoalOutcome) -> str:
     """What became of one goal."""
-    if outcome.ratio is None:
-        return f"not measured: {outcome.goal.text}"
-    return f"{'reached' if outcome.is_reached else 'missed'}: {outcome.goal.text}: {_interval(outcome.ratio)}"
+    said = f"{outcome.verdict}: {outcome.goal.text}"
+    return said if outcome.ratio is None else f"{said}: {_interval(outcome.ratio)}"
 
 
 def _beside_quoted(quoted: QuotedTable, result: Result) -> Table:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.compare.goals import CHAT_PER_S, Goal, GoalOutcome, goal_outcomes
+from bench.compare.goals import CHAT_PER_S, Goal, GoalOutcome, GoalVerdict, goal_outcomes
 from bench.report.forest import Forest, Row, State, gains
 from bench.report.numbers import TIMES, exact
 from bench.report.stacks import stack_of
 from bench.result import Result
 
-_VERDICTS: dict[State, str] = {
-    "good": "reached",
-    "bad": "missed",
-    "unsure": "not certain",
-    "absent": "not measured",
+_STATES: dict[GoalVerdict, State] = {
+    "reached": "good",
+    "missed": "bad",
+    "not certain": "unsure",
+    "not measured": "absent",
 }
 
 
@@ -54,7 +54,6 @@ def _row(outcome: GoalOutcome) -> Row:
     goal, ratio = outcome.goal, outcome.ratio
     bound = goal.bound if goal.direction == "at least" else 1 / goal.bound
     quantity = "chat requests/s" if goal.metric == CHAT_PER_S else "p99 at 1000 connections"
-    state = _state(outcome)
     value, interval = None, None
     if ratio is not None:
         value = _gain(goal, ratio.median)
@@ -66,23 +65,10 @@ def _row(outcome: GoalOutcome) -> Row:
         value=value,
         interval=interval,
         bounds=(bound,),
-        state=state,
-        verdict=_VERDICTS[state],
+        state=_STATES[outcome.verdict],
+        verdict=outcome.verdict,
     )
 
 
 def _gain(goal: Goal, ratio: float) -> float:
     return ratio if goal.direction == "at least" else 1 / ratio
-
-
-def _state(outcome: GoalOutcome) -> State:
-    """A goal that is not reached is missed only where nothing in the interval reaches it."""
-    goal, ratio = outcome.goal, outcome.ratio
-    if ratio is None or outcome.is_reached is None:
-        return "absent"
-    if outcome.is_reached:
-        return "good"
-    low, high = ratio.interval or (ratio.low, ratio.high)
-    nearest = high if goal.direction == "at least" else low
-    is_beyond = nearest >= goal.bound if goal.direction == "at least" else nearest <= goal.bound
-    return "unsure" if is_beyond else "bad"

@@ -37,6 +37,23 @@ def test_a_goal_is_reached_by_its_whole_interval(num_samples: int) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "verdict"),
+    [
+        (CHAT_PER_S, 3.0, 4.0, "reached"),
+        (CHAT_PER_S, 2.9, 4.0, "not certain"),
+        (CHAT_PER_S, 2.0, 2.9, "missed"),
+        (CROWDED_P99_MS, 0.2, 0.3, "reached"),
+        (CROWDED_P99_MS, 0.2, 0.4, "not certain"),
+        (CROWDED_P99_MS, 0.35, 0.4, "missed"),
+    ],
+)
+def test_a_goal_is_missed_only_by_its_whole_interval(metric: str, low: float, high: float, verdict: str) -> None:
+    outcomes = goal_outcomes([ratio(metric, "fastapi", low, (low + high) / 2, high)])
+    assert [outcome.verdict for outcome in outcomes if outcome.ratio is not None] == [verdict]
+    assert {outcome.verdict for outcome in outcomes if outcome.ratio is None} == {"not measured"}
+
+
 def test_a_tail_that_is_short_enough() -> None:
     (outcome,) = [
         outcome
